@@ -1,0 +1,141 @@
+"""Every error of the product; each library's own errors are translated at its border.
+
+DownloaderError                      exit code 1
++-- UsageError                       exit code 2: the words of a command or a setting are off
+|   +-- ConfigError                      names the file, the section and the key
+|   +-- UnknownJobError                  no job or repo of that name
+|   +-- AmbiguousRepoError               a model and a dataset have that name
+|   +-- ConflictError                    refused, so that nothing is mixed or overwritten
++-- UnreachableError                 exit code 3
+|   +-- RedisUnavailableError
+|   +-- HubUnavailableError
++-- TransferError                    what can go wrong with one task; `retry.py` decides what follows
+    +-- PermanentError                   another try cannot help
+    |   +-- AccessError                      401, or 403 of a gated repo
+    |   +-- NotFoundError                    repo, revision or file
+    |   +-- RefusedError                     unsafe path, foreign folder: policy
+    +-- TransientError                   another try may help
+    |   +-- NetworkError                     connect, reset, timeout, truncated body
+    |   +-- StalledError                     bytes come too slowly, or not at all
+    |   +-- ServerError                      5xx
+    |   +-- RateLimitError                   429, with the pause that the server asks for
+    +-- EngineError                      another try may help, another engine more so
+    |   +-- RangeError                       ranges ignored or answered wrongly
+    |   +-- CorruptError                     size, hash or an error page instead of the file
+    +-- LocalError                       this machine's disk: full, read-only, no permission
+    |   +-- PlaceError                       the same, but for this one file
+    +-- StoppedError                     the task was taken back: shutdown, cancel, lost lease
+"""
+
+from __future__ import annotations
+
+
+class DownloaderError(Exception):
+    """Root of the tree; its text says what is wrong, where, and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(DownloaderError):
+    """The words of a command, or a setting, are off."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A setting is wrong; the text names file, section and key."""
+
+
+class UnknownJobError(UsageError):
+    """No job or repo of that name."""
+
+
+class AmbiguousRepoError(UsageError):
+    """More than one repo type has that name."""
+
+
+class ConflictError(UsageError):
+    """Refused, so that nothing is mixed or overwritten."""
+
+
+class UnreachableError(DownloaderError):
+    """A server that the command needs does not answer."""
+
+    exit_code = 3
+
+
+class RedisUnavailableError(UnreachableError):
+    """Redis does not answer, or refuses us."""
+
+
+class HubUnavailableError(UnreachableError):
+    """The hub does not answer."""
+
+
+class TransferError(DownloaderError):
+    """One task went wrong."""
+
+
+class PermanentError(TransferError):
+    """Another try cannot help."""
+
+
+class AccessError(PermanentError):
+    """The hub refuses this token (401), or the repo is gated (403)."""
+
+
+class NotFoundError(PermanentError):
+    """The hub has no such repo, revision or file."""
+
+
+class RefusedError(PermanentError):
+    """Our own policy refuses: an unsafe path, or a folder that belongs to another repo."""
+
+
+class TransientError(TransferError):
+    """Another try may help."""
+
+
+class NetworkError(TransientError):
+    """The connection could not be made, or broke."""
+
+
+class StalledError(TransientError):
+    """Bytes come too slowly, or not at all."""
+
+
+class ServerError(TransientError):
+    """The server says that it has a problem (5xx)."""
+
+
+class RateLimitError(TransientError):
+    """The server asks us to pause (429, or 503 with Retry-After)."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        #: Seconds that the server asks us to wait.
+        self.retry_after = retry_after
+
+
+class EngineError(TransferError):
+    """Another try may help, and another engine more so."""
+
+
+class RangeError(EngineError):
+    """A range was ignored, or answered with another range."""
+
+
+class CorruptError(EngineError):
+    """The bytes are not the file: size, hash, or an error page in its place."""
+
+
+class LocalError(TransferError):
+    """The disk of this machine is the problem: full, read-only, no permission."""
+
+
+class PlaceError(LocalError):
+    """No place on this machine for this one file: it is too large, or its folder is closed to us."""
+
+
+class StoppedError(TransferError):
+    """The task was taken back while it ran: shutdown, cancel, or a lost lease."""

@@ -1,0 +1,85 @@
+"""What follows from an error: pure decisions, taken in one place."""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from distributed_downloader.errors import (
+    LocalError,
+    PermanentError,
+    PlaceError,
+    RateLimitError,
+    StoppedError,
+    TransferError,
+)
+
+
+class Action(enum.Enum):
+    """What the worker does with a task that did not succeed."""
+
+    #: Give it back without a penalty: the task is not at fault.
+    RELEASE = "release"
+    #: Give it back, and claim nothing for a while: this machine is at fault.
+    REST = "rest"
+    #: Count a failure; the task is tried again after `delay` while it has tries left.
+    RETRY = "retry"
+    #: Fail for good.
+    BURY = "bury"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The action, and the seconds to wait before the next try."""
+
+    action: Action
+    delay: float = 0
+    #: Seconds for which the whole fleet leaves the hub alone.
+    hold: float = 0
+    #: Not 0: the failure says little about the file, and is counted apart, up to so many.
+    excused_tries: int = 0
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Exponential back-off with full jitter; immutable."""
+
+    #: Tries that a file has while the hub asks for pauses, which says nothing about the file.
+    limited_tries: int = 10
+    #: Tries that a file has while the machines it comes to have no place for it.
+    place_tries: int = 10
+    #: Seconds; the delay after n failures is drawn from 0 to base * 2^n.
+    base: float = 2.0
+    cap: float = 300.0
+    draw: Callable[[float, float], float] = random.uniform
+
+    def decide(self, error: TransferError, tries: int) -> Decision:
+        """Return what follows from `error` for a task with `tries` earlier failures."""
+        if isinstance(error, StoppedError):
+            return Decision(Action.RELEASE)
+        if isinstance(error, PlaceError):
+            return Decision(Action.RETRY, self.delay(tries), excused_tries=self.place_tries)
+        if isinstance(error, LocalError):
+            return Decision(Action.REST)
+        if isinstance(error, PermanentError):
+            return Decision(Action.BURY)
+        if isinstance(error, RateLimitError):
+            delay = error.retry_after + self.delay(0)
+            return Decision(Action.RETRY, delay, error.retry_after, self.limited_tries)
+        return Decision(Action.RETRY, self.delay(tries))
+
+    def delay(self, tries: int) -> float:
+        """Return seconds to wait after the failure that follows `tries` earlier ones."""
+        return self.draw(0, min(self.cap, self.base * 2.0**tries))
+
+
+#: Bytes that are worth a second of waiting for the host that holds them.
+_BYTES_PER_PARKED_SECOND = 10_000_000
+_LONGEST_PARK = 300.0
+
+
+def park_seconds(bytes_kept: int) -> float:
+    """Return for how long a retry waits for the host on which `bytes_kept` bytes lie already."""
+    return min(_LONGEST_PARK, bytes_kept / _BYTES_PER_PARKED_SECOND)

@@ -1,0 +1,86 @@
+"""What follows from each error, exhaustively: a new error class must say what it leads to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distributed_downloader import errors
+from distributed_downloader.errors import RateLimitError, TransferError
+from distributed_downloader.retry import Action, RetryPolicy, park_seconds
+
+
+def leaves(cls: type[TransferError]) -> Iterator[type[TransferError]]:
+    below = cls.__subclasses__()
+    if not below or cls is errors.LocalError:
+        yield cls
+    for sub in below:
+        if sub.__module__ == errors.__name__:  # a module's own errors are its own business
+            yield from leaves(sub)
+
+
+EXPECTED = {
+    errors.AccessError: Action.BURY,
+    errors.NotFoundError: Action.BURY,
+    errors.RefusedError: Action.BURY,
+    errors.NetworkError: Action.RETRY,
+    errors.StalledError: Action.RETRY,
+    errors.ServerError: Action.RETRY,
+    errors.RateLimitError: Action.RETRY,
+    errors.RangeError: Action.RETRY,
+    errors.CorruptError: Action.RETRY,
+    errors.LocalError: Action.REST,
+    errors.PlaceError: Action.RETRY,
+    errors.StoppedError: Action.RELEASE,
+}
+
+
+def make(cls: type[TransferError]) -> TransferError:
+    return RateLimitError("slow down", 7) if cls is RateLimitError else cls("trouble")
+
+
+def test_every_error_has_a_decision() -> None:
+    assert set(leaves(TransferError)) == set(EXPECTED)
+
+
+@pytest.mark.parametrize(("cls", "action"), EXPECTED.items())
+def test_action(cls: type[TransferError], action: Action) -> None:
+    assert RetryPolicy().decide(make(cls), 0).action is action
+
+
+@given(tries=st.integers(0, 40), share=st.floats(0, 1))
+def test_full_jitter_is_bounded_and_doubles(tries: int, share: float) -> None:
+    policy = RetryPolicy(base=2.0, cap=300.0, draw=lambda low, high: low + share * (high - low))
+    assert policy.delay(tries) == share * min(300.0, 2.0 * 2.0**tries)
+
+
+def test_the_hub_s_pause_wins_over_the_back_off_and_holds_the_fleet() -> None:
+    decision = RetryPolicy(draw=lambda low, high: high).decide(RateLimitError("slow down", 172), 0)
+    assert decision.delay == 174
+    assert decision.hold == 172
+
+
+def test_a_pause_that_the_hub_asks_for_does_not_use_up_the_few_tries_of_a_file() -> None:
+    policy = RetryPolicy()
+    assert policy.decide(RateLimitError("slow down", 1), 0).excused_tries == 10
+    assert policy.decide(errors.NetworkError("reset"), 0).excused_tries == 0
+
+
+def test_a_file_that_does_not_fit_here_is_offered_to_other_machines() -> None:
+    decision = RetryPolicy(draw=lambda low, high: high).decide(errors.PlaceError("too large"), 2)
+    assert (decision.action, decision.delay, decision.excused_tries) == (Action.RETRY, 8.0, 10)
+
+
+def test_a_retry_waits_longer_for_the_host_that_holds_more_of_it() -> None:
+    assert park_seconds(0) == 0
+    assert park_seconds(10_000_000) == 1
+    assert park_seconds(10**12) == 300
+
+
+def test_exit_codes() -> None:
+    assert errors.DownloaderError.exit_code == 1
+    assert errors.UsageError.exit_code == errors.ConfigError.exit_code == 2
+    assert errors.RedisUnavailableError.exit_code == errors.HubUnavailableError.exit_code == 3
