@@ -1,0 +1,69 @@
+"""How the values of the settings are written: bytes, switches, folders, addresses."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import BeforeValidator, Field
+
+_PREFIXES = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?(b)?(?:/s|ps)?", re.IGNORECASE | re.ASCII)
+_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
+
+
+def parse_bytes(text: str) -> int:
+    """Return the bytes in `10MB/s` (10^6), `1.5 MiB` (2^20) or `500k`; raises ValueError otherwise."""
+    match = _BYTES.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("must be a number of bytes such as 10MB/s, 1.5MiB/s or 0")
+    number, prefix, binary, unit = (part or "" for part in match.groups())
+    if prefix.isupper() and unit == "b":
+        raise ValueError(f"must be in bytes: {prefix}{binary}b would mean bits, write {prefix}{binary}B")
+    value = float(number) * (1024 if binary else 1000) ** _PREFIXES[prefix.lower()]
+    # Never round a tiny limit down to 0, which means no limit.
+    return max(int(value), 1) if value else 0
+
+
+def _switch(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value.lower() not in _TRUE | _FALSE:
+        raise ValueError("must be true or false (also: yes/no, on/off, 1/0)")
+    return value.lower() in _TRUE
+
+
+def _bandwidth(value: object) -> object:
+    return parse_bytes(value) if isinstance(value, str) else value
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+def absolute(text: str) -> str:
+    """Expand `~` and make the path absolute; raises ValueError for quotes and for `~` without a home."""
+    if text[:1] in ("'", '"'):
+        raise ValueError("must be written without quotes")
+    try:
+        return str(Path.cwd() / Path(text).expanduser()) if text else ""
+    except RuntimeError:
+        raise ValueError("must be an absolute path, for this user has no home folder") from None
+
+
+def split_url(url: str) -> SplitResult:
+    """Return the parts of a URL whose port is a number; raises ValueError otherwise."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - a bad port shows only when it is read
+    except ValueError:
+        # The library's own text may quote a password that holds a `/`.
+        raise ValueError("must be a URL; percent-encode special characters in its password") from None
+    return parts
+
+
+Switch = Annotated[bool, BeforeValidator(_switch)]
+Rate = Annotated[int, BeforeValidator(_bandwidth), Field(ge=0)]
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
