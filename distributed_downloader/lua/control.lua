@@ -1,0 +1,34 @@
+-- Pause, resume or cancel a job: flip its state and take its tasks out of the window.
+--
+-- ARGV[2] -> verb: pause, resume or cancel
+-- ARGV[3] -> job
+--
+-- Returns 1 when the job is now as asked (also when it was before: nothing is touched then),
+-- 0 when its state does not allow that, or it is gone.
+local verb, job, now = ARGV[2], ARGV[3], clock()
+local state = redis.call('HGET', jobkey(job), 'state')
+local wanted = ({pause = 'paused', resume = 'running', cancel = 'cancelled'})[verb]
+if state == wanted then return 1 end
+
+-- Tokens keep their epoch: they were in nobody's hands.
+local function recall()
+  local back = withdraw(job)
+  for i = 1, #back, 1000 do
+    redis.call('RPUSH', jobkey(job, 'pending'), unpack(back, i, math.min(i + 999, #back)))
+  end
+  move(job, 'out', 'pending', #back)
+end
+
+if verb == 'resume' and (state == 'paused' or state == 'cancelled') then
+  if faded(job) then return 0 end
+  revive(job)
+  wake(job)
+elseif (verb == 'pause' and state == 'running') or (verb == 'cancel' and (state == 'running' or state == 'paused')) then
+  redis.call('HSET', jobkey(job), 'state', wanted)
+  recall()
+else
+  return 0
+end
+feed()
+settle(job, now)
+return 1

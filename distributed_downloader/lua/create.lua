@@ -1,0 +1,42 @@
+-- Make a job, or find the one that fetches the same thing: listing -> (job runs).
+--
+-- ARGV[2] -> identity: digest of what is fetched and where to
+-- ARGV[3] -> place: digest of repo id and output folder; holds one repo type only
+-- ARGV[4] -> repo type
+-- ARGV[5] -> spec as JSON
+-- ARGV[6] -> endpoint
+-- ARGV[7] -> weight in the fair feed
+--
+-- Returns {job, "created"}, {job, "known"} (endpoint and weight are updated), or
+-- {job, "conflict", repo type} with a job that fills the same folder with another repo type.
+local identity, place, repo_type = ARGV[2], ARGV[3], ARGV[4]
+local now = clock()
+
+local existing = redis.call('HGET', key('identities'), identity)
+if existing and (redis.call('EXISTS', jobkey(existing)) == 0 or faded(existing)) then
+  erase(existing)
+  existing = nil
+end
+if existing then
+  redis.call('HSET', jobkey(existing), 'spec', ARGV[5], 'endpoint', ARGV[6], 'weight', ARGV[7],
+    'listed_at', now)
+  return {existing, 'known'}
+end
+
+-- All living jobs of a place have one type, so the first that still exists tells it.
+for _, job in ipairs(redis.call('ZRANGE', key('place:' .. place), 0, -1)) do
+  local other = redis.call('HGET', jobkey(job), 'type')
+  if other and other ~= repo_type then return {job, 'conflict', other} end
+  if other then break end
+  redis.call('ZREM', key('place:' .. place), job)
+end
+
+local job = tostring(redis.call('INCR', key('next_job')))
+redis.call('HSET', jobkey(job), 'spec', ARGV[5], 'endpoint', ARGV[6], 'weight', ARGV[7], 'type', repo_type,
+  'state', 'running', 'sealed', 0, 'digest', '', 'total', 0, 'pending', 0, 'out', 0, 'delayed', 0,
+  'held', 0, 'done', 0, 'failed', 0, 'bytes', 0, 'bytes_done', 0, 'created_at', now, 'listed_at', now)
+redis.call('ZADD', key('jobs'), now, job)
+redis.call('HSET', key('identities'), identity, job)
+redis.call('HSET', key('names'), job, identity .. ' ' .. place)
+redis.call('ZADD', key('place:' .. place), job, job)
+return {job, 'created'}

@@ -1,0 +1,31 @@
+-- A worker joins the fleet.  Tasks of an earlier life under the same name were lost with it.
+--
+-- ARGV[2] -> worker
+-- ARGV[3] -> incarnation: tells one process from another of the same name
+-- ARGV[4] -> slots
+-- ARGV[5] -> lease in ms
+-- ARGV[6] -> batch
+-- ARGV[7] -> max losses
+-- ARGV[8], ARGV[9] -> least and most tokens in the window
+--
+-- Returns "ok", "again" if more than a batch is to be recovered first, or, when the name is
+-- held by another living process, that process's incarnation.
+local worker, incarnation, now = ARGV[2], ARGV[3], clock()
+local lease = tonumber(redis.call('ZSCORE', key('workers'), worker) or 0)
+local holder = string.match(redis.call('HGET', key('fleet'), worker) or '', '^%d+ (.*)$')
+
+if lease >= now and holder ~= incarnation then return holder or '?' end
+if lease < now then
+  strike(worker, now)
+  local batch = tonumber(ARGV[6])
+  if sweep(worker, batch, now, tonumber(ARGV[7])) == batch then
+    feed()
+    return 'again'
+  end
+end
+redis.call('ZREM', key('dead'), worker)
+redis.call('ZADD', key('workers'), now + ARGV[5], worker)
+redis.call('HSET', key('fleet'), worker, ARGV[4] .. ' ' .. incarnation)
+resize(tonumber(ARGV[8]), tonumber(ARGV[9]))
+feed()
+return 'ok'

@@ -1,0 +1,77 @@
+-- Keep house: reap dead workers, promote due retries, open parked ones, purge old jobs, feed.
+-- Anybody may call it; the lock lets one caller per interval do the work.
+--
+-- ARGV[2] -> interval in ms, 0 = without lock
+-- ARGV[3] -> max losses
+-- ARGV[4] -> batch: no more tasks than this are moved, all stages together
+-- ARGV[5], ARGV[6] -> least and most tokens in the window
+--
+-- Returns how many tasks were moved, or -1 if somebody else keeps house.
+local interval, max_losses, batch = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+if interval ~= '0' and not redis.call('SET', key('tick'), 1, 'NX', 'PX', interval) then return -1 end
+local now, budget = clock(), batch
+local HOUR, PURGED, STRUCK = 3600000, 10, 100
+
+-- active -> pending | failed.  A worker is declared dead as a whole, before its tasks are moved:
+-- it cannot come back in between.
+local function reap()
+  for _, worker in ipairs(redis.call('ZRANGEBYSCORE', key('workers'), '-inf', '(' .. now, 'LIMIT', 0, STRUCK)) do
+    strike(worker, now)
+  end
+  local dead = redis.call('ZRANGE', key('dead'), 0, -1, 'WITHSCORES')
+  for i = 1, #dead, 2 do
+    budget = budget - sweep(dead[i], budget, now, max_losses)
+    if tonumber(dead[i + 1]) < now - HOUR and redis.call('EXISTS', key('active:' .. dead[i])) == 0 then
+      redis.call('ZREM', key('dead'), dead[i])
+    end
+  end
+end
+
+local function due(zset)
+  local tokens = redis.call('ZRANGEBYSCORE', key(zset), '-inf', now, 'LIMIT', 0, budget)
+  budget = budget - #tokens
+  return tokens
+end
+
+-- delayed -> parked | pending
+local function promote()
+  for _, token in ipairs(due('delayed')) do
+    redis.call('ZREM', key('delayed'), token)
+    local job, task = known(token)
+    if job then
+      local ms, host = string.match(redis.call('HGET', jobkey(job, 'home'), task) or '', '^(%d+) (.*)$')
+      move(job, 'delayed', 'pending')
+      if host then
+        redis.call('HDEL', jobkey(job, 'home'), task)
+        redis.call('ZADD', key('parked:' .. host), now + ms, token)
+        redis.call('SADD', key('parked'), host)
+      else
+        redis.call('LPUSH', jobkey(job, 'pending'), token)
+        wake(job)
+      end
+    end
+  end
+end
+
+-- parked -> pending: nobody at home took it in time
+local function open()
+  for _, host in ipairs(redis.call('SMEMBERS', key('parked'))) do
+    for _, token in ipairs(due('parked:' .. host)) do
+      redis.call('ZREM', key('parked:' .. host), token)
+      local job = known(token)
+      if job then
+        redis.call('RPUSH', jobkey(job, 'pending'), token)
+        wake(job)
+      end
+    end
+    if redis.call('EXISTS', key('parked:' .. host)) == 0 then redis.call('SREM', key('parked'), host) end
+  end
+end
+
+reap()
+promote()
+open()
+for _, job in ipairs(redis.call('ZRANGEBYSCORE', key('ended'), '-inf', now, 'LIMIT', 0, PURGED)) do erase(job) end
+resize(tonumber(ARGV[5]), tonumber(ARGV[6]))
+feed()
+return batch - budget

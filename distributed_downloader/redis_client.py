@@ -1,0 +1,329 @@
+"""The queue: one method per transition, each of them atomic; docs/queue.md draws them.
+
+All of them may be called again after an error: a call whose reply was lost changes nothing the second
+time. All raise RedisUnavailableError when Redis does not answer or refuses us, and only that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from distributed_downloader.errors import ConflictError, RefusedError, UnknownJobError
+from distributed_downloader.models import (
+    DownloadTask,
+    Failure,
+    JobSpec,
+    JobState,
+    RepoFile,
+    Token,
+    WorkerStatus,
+)
+from distributed_downloader.queue_terms import Beat, Limits, Settled, Verdict
+from distributed_downloader.redis_connection import (
+    Scripts,
+    address_of,
+    check_server,
+    connect,
+    connect_to_block,
+    translated,
+)
+
+if TYPE_CHECKING:
+    import redis
+
+    from distributed_downloader.config import RedisConfig
+
+__all__ = ["Beat", "Limits", "RedisClient", "Settled", "Verdict"]
+
+#: Seconds that Redis may be late with the end of a block before the connection counts as broken.
+_BLOCK_MARGIN = 10
+
+
+class RedisClient:
+    """One Redis, as the master and the workers use it; connects when first used."""
+
+    def __init__(
+        self, config: RedisConfig, *, namespace: str = "{hfd}:", limits: Limits | None = None
+    ) -> None:
+        self._config: RedisConfig | None = config
+        self._set_up(connect(config), namespace, limits, None)
+
+    @classmethod
+    def over(
+        cls,
+        client: redis.Redis,
+        *,
+        namespace: str = "{hfd}:",
+        limits: Limits | None = None,
+        sources: Mapping[str, str] | None = None,
+    ) -> RedisClient:
+        """Use a client that is there already (one that decodes its responses), and maybe other scripts."""
+        self = cls.__new__(cls)
+        self._config = None
+        self._set_up(client, namespace, limits, sources)
+        return self
+
+    def _set_up(
+        self,
+        client: redis.Redis,
+        namespace: str,
+        limits: Limits | None,
+        sources: Mapping[str, str] | None,
+    ) -> None:
+        #: For RedisView: every other reader wants one of the methods below.
+        self.commands = client
+        self.limits = limits or Limits()
+        self.namespace = namespace
+        #: `host:port/db`, for messages; no secrets.
+        self.address = address_of(client)
+        self.scripts = Scripts(client, namespace, self.address, sources)
+        self._blocking: redis.Redis | None = None
+        self._blocking_seconds = 0
+        self._blocking_id: int | None = None
+
+    def key(self, name: str) -> str:
+        """Return the full name of a key."""
+        return self.namespace + name
+
+    def check(self) -> list[str]:
+        """Ask whether this Redis will do, and return warnings.
+
+        Raises RedisUnavailableError, and ConfigError for a server that is too old.
+        """
+        return check_server(self.commands, self.address)
+
+    # -- the master's part ------------------------------------------------------------------------
+
+    def create_job(self, spec: JobSpec, weight: int) -> tuple[int, bool]:
+        """Make a job, or find the one with the same identity; returns (job, whether it is new).
+
+        One that is there already takes over endpoint and weight. Raises ConflictError when another
+        type of repo with the same name goes to the same folder.
+        """
+        place = hashlib.sha256(f"{spec.output_dir}\0{spec.repo_id}".encode()).hexdigest()[:32]
+        repo_type = spec.repo_type.value
+        answer = self.scripts.run(
+            "create", spec.identity(), place, repo_type, spec.model_dump_json(), spec.endpoint, weight
+        )
+        job, outcome = int(answer[0]), answer[1]
+        if outcome == "conflict":
+            raise ConflictError(
+                f"job {job} fills the same folder with the {answer[2]} {spec.repo_id}: give this "
+                f"{repo_type} another --output-dir, or `hf-downloader forget {job}` first"
+            )
+        return job, outcome == "created"
+
+    def submit(self, job: int, base: int, files: Sequence[RepoFile], digest: str) -> bool:
+        """Add a chunk of the listing behind the first `base` files; False if it was not taken.
+
+        It is not when `base` is not the job's total (a chunk sent twice), when the listing is complete,
+        or when the job is gone: `listed` tells. `digest` is kept with the total.
+        """
+        if len(files) > self.limits.chunk:
+            raise ValueError(f"a chunk has {self.limits.chunk} files at most, not {len(files)}")
+        size = sum(file.size for file in files)
+        lines = [word for file in files for word in ("q", file.to_line())]
+        return bool(self.scripts.run("submit", job, base, size, digest, *lines))
+
+    def listed(self, job: int) -> tuple[int, str, bool]:
+        """Return (files so far, digest of the listing so far, whether it is complete).
+
+        Raises UnknownJobError when the job is gone.
+        """
+        with translated(self.address):
+            total, digest, sealed = self.commands.hmget(self.key(f"job:{job}"), ["total", "digest", "sealed"])
+        if total is None:
+            raise UnknownJobError(f"job {job} is gone: somebody made Redis forget it")
+        return int(total), str(digest), sealed == "1"
+
+    def seal(self, job: int) -> None:
+        """Say that the listing is complete, so that the job may end."""
+        self.scripts.run("seal", job)
+
+    # -- the worker's part ------------------------------------------------------------------------
+
+    def register(self, worker: WorkerStatus) -> None:
+        """Join the fleet under a lease; tasks that an earlier process of that name held are recovered.
+
+        Raises ConflictError while another process of that name is alive.
+        """
+        limits = self.limits
+        incarnation = f"{worker.host}:{worker.pid}:{worker.started_at}"
+        args = (worker.id, incarnation, worker.slots, _ms(limits.lease), limits.batch, limits.max_losses)
+        while (answer := self.scripts.run("register", *args, *limits.window)) == "again":
+            pass
+        if answer != "ok":
+            raise ConflictError(
+                f"the worker id {worker.id} is in use (host:pid:start {answer}): choose another --worker-id, "
+                f"or wait {limits.lease:.0f} s if that process is dead"
+            )
+        self.report(worker)
+
+    def beat(self, worker_id: str, host: str) -> Beat | None:
+        """Extend the lease; None if it was over and the worker's tasks are others' now."""
+        answer = self.scripts.run("beat", worker_id, _ms(self.limits.lease), host)
+        if answer is None:
+            return None
+        states = {state.value: state for state in JobState}
+        tokens = {token: states.get(state) for token, state in zip(answer[1::2], answer[2::2], strict=True)}
+        return Beat(tokens, int(answer[0]))
+
+    def report(self, worker: WorkerStatus) -> None:
+        """Say what the worker is doing, for `status`; nothing depends on it."""
+        with translated(self.address):
+            kept = _ms(3 * self.limits.lease)
+            self.commands.set(self.key(f"worker:{worker.id}"), worker.model_dump_json(), px=kept)
+
+    def claim(self, worker_id: str, timeout: int) -> str | None:
+        """Wait up to `timeout` whole seconds for a token: BRPOPLPUSH ready -> the worker's own list.
+
+        For one thread at a time. A token whose reply is lost stays in the list, and `beat` shows it.
+        """
+        with translated(self.address):
+            try:
+                client = self._connect_to_block(timeout)
+                ready, mine = self.key("ready"), self.key(f"active:{worker_id}")
+                token: Any = client.brpoplpush(ready, mine, max(1, timeout))
+            except BaseException:
+                self._blocking_id = None  # the next connection has another
+                raise
+        return None if token is None else str(token)
+
+    def _connect_to_block(self, timeout: int) -> redis.Redis:
+        if self._config is None:
+            return self.commands
+        if self._blocking is None or timeout > self._blocking_seconds:
+            self._blocking = connect_to_block(self._config, timeout + _BLOCK_MARGIN)
+            self._blocking_seconds, self._blocking_id = timeout, None
+        if self._blocking_id is None:
+            self._blocking_id = int(self._blocking.client_id())
+        return self._blocking
+
+    def unblock(self) -> None:
+        """End a `claim` that waits in another thread; harmless if none does, so call again until it ended."""
+        if (claimer := self._blocking_id) is not None:
+            with translated(self.address):
+                self.commands.client_unblock(claimer)
+
+    def begin(self, worker_id: str, token: str) -> DownloadTask | None:
+        """Return the task of a claimed token; None if it is not, or no longer, for this worker.
+
+        What cannot be read fails for good, with a reason.
+        """
+        answer = self.scripts.run("begin", worker_id, token)
+        if answer is None:
+            return None
+        line, spec, tries, hold = answer
+        try:
+            return DownloadTask(
+                token=Token.parse(token),
+                spec=JobSpec.model_validate_json(spec),
+                file=RepoFile.from_line(line),
+                tries=int(tries),
+                hold=int(hold) / 1000,
+            )
+        except (ValueError, RefusedError) as error:
+            path = line.rsplit("\t", 1)[-1].encode("utf-8", "replace").decode() or "?"
+            reason = f"this entry in Redis cannot be read; `forget` the job and submit it again: {error}"
+            failure = Failure(path=path, error=reason, host="", tries=int(tries), at=time.time())
+            self.fail(worker_id, token, failure, None)
+            return None
+
+    def home(self, worker_id: str, host: str) -> str | None:
+        """Take a retry whose partial bytes lie on this host: a token for `begin`, or None."""
+        token = self.scripts.run("home", worker_id, host, self.limits.batch)
+        return None if token is None else str(token)
+
+    def complete(self, worker_id: str, token: str, size: int, host: str) -> Settled:
+        """Count a task as done; its file lies on `host`."""
+        return Settled(self.scripts.run("complete", worker_id, token, size, host, ""))
+
+    def fail(
+        self,
+        worker_id: str,
+        token: str,
+        failure: Failure,
+        delay: float | None,
+        *,
+        parked_for: float = 0,
+        excused_tries: int = 0,
+    ) -> Verdict:
+        """Count a failed try: again after `delay` seconds, or never (None, or the tries are used up).
+
+        With `parked_for`, the retry is offered to `failure.host` alone for that many seconds first.
+        With `excused_tries`, the failure says little about the file: it is counted apart, to that limit.
+        """
+        return Verdict(
+            self.scripts.run(
+                "fail",
+                worker_id,
+                token,
+                failure.model_dump_json(),
+                -1 if delay is None else _ms(delay),
+                excused_tries or self.limits.max_tries,
+                "~" if excused_tries else "",
+                _ms(parked_for),
+                failure.host,
+            )
+        )
+
+    def hold(self, endpoint: str, seconds: float) -> None:
+        """Keep the whole fleet away from a hub that asked for a pause; the longest pause counts."""
+        if (pause := _ms(seconds)) > 0:
+            self.scripts.run("hold", endpoint, pause)
+
+    def release(self, worker_id: str, tokens: Iterable[str]) -> int:
+        """Give tasks back unfinished, without penalty; returns how many were still the worker's."""
+        mine, batch = list(tokens), self.limits.batch
+        parts = [mine[i : i + batch] for i in range(0, len(mine), batch)]
+        return sum(int(self.scripts.run("release", worker_id, *part)) for part in parts)
+
+    def leave(self, worker_id: str) -> None:
+        """Give back all that the worker still holds, and leave the fleet."""
+        while self.scripts.run("leave", worker_id, self.limits.batch, *self.limits.window):
+            pass
+
+    # -- for everybody ----------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Keep house: reap the dead, promote retries, feed; cheap if somebody else just did."""
+        limits = self.limits
+        self.scripts.run("tick", _ms(limits.tick), limits.max_losses, limits.batch, *limits.window)
+
+    def control(self, verb: Literal["pause", "resume", "cancel", "retry"], job: int) -> bool:
+        """Pause, resume or cancel a job, or queue its failed files again.
+
+        Returns whether the job is now as asked: False for one that is done or gone, and for a `retry`
+        that found nothing to try. `resume` also brings a cancelled job back.
+        """
+        if verb == "retry":
+            return self._retry(job) > 0
+        return bool(self.scripts.run("control", verb, job))
+
+    def _retry(self, job: int) -> int:
+        with translated(self.address):
+            left = int(self.commands.hlen(self.key(f"job:{job}:failed")))
+        queued, cursor = 0, "0"
+        while left > queued:
+            n, cursor = self.scripts.run("retry", job, cursor, self.limits.batch)
+            queued += int(n)
+            if n == 0 and cursor == "0":
+                break
+        return queued
+
+    def forget(self, job: int) -> bool:
+        """Remove a job in any state, with all its keys; False if there is none."""
+        return bool(self.scripts.run("forget", job))
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._blocking is not None:
+            self._blocking.close()
+        self.commands.close()
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,194 @@
+"""How we speak to a Redis: connections, the Lua scripts, and its errors in our words."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import redis
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.retry import Retry
+
+from distributed_downloader.errors import ConfigError, RedisUnavailableError
+
+if TYPE_CHECKING:
+    from distributed_downloader.config import RedisConfig
+
+#: Seconds until a connection attempt, and a call other than `claim`, is given up.
+_CONNECT_SECONDS = 3.0
+_CALL_SECONDS = 3.0
+_CALL_RETRIES = 1
+#: Seconds of silence after which the kernel asks whether the other side still lives, and how often.
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+
+
+#: NOPERM as Redis 6, and as later ones, say it inside a script.
+_FORBIDDEN_IN_SCRIPT = re.compile("user executing the script can't|ACL failure in script")
+
+_OLDEST_SERVER = (6, 0)
+
+#: What a script or command answers: Redis has types, redis-py's signatures have none to rely on.
+Answer: TypeAlias = Any
+
+_LUA = Path(__file__).parent / "lua"
+
+#: What a refusal begins with, and what to do about it.
+_ADVICE: Mapping[str, str] = {
+    "NOAUTH": "wants a login: set [redis] username and password (REDIS_USERNAME, REDIS_PASSWORD)",
+    "WRONGPASS": "refuses the login: check [redis] username and password (REDIS_USERNAME, REDIS_PASSWORD)",
+    "NOPERM": "forbids this user a command or key; docs/queue.md has the ACL rule that is needed",
+    "OOM": "is full: raise its maxmemory",
+    "READONLY": "is a read-only replica: set [redis] host or url to the primary",
+    "MISCONF": "cannot write to its own disk; its log says why",
+    "LOADING": "is still loading its data; try again shortly",
+    "BUSY": "is busy with somebody's script; try again shortly",
+    "MOVED": "is a cluster, and another node has our keys: set [redis] host to that node",
+}
+_CODE = re.compile(rf"(?:^|-)({'|'.join(_ADVICE)})\b")
+
+
+def connect(config: RedisConfig) -> redis.Redis:
+    """Return a client for short calls: retried, given up within seconds, safe for threads."""
+    retry = Retry(ExponentialBackoff(cap=0.5, base=0.1), _CALL_RETRIES)
+    options = {
+        "socket_timeout": _CALL_SECONDS,
+        "retry": retry,
+        "retry_on_error": [redis.ConnectionError, redis.TimeoutError],  # the default only since redis-py 6
+    }
+    pool = _pool(config, options)
+    return redis.Redis(connection_pool=pool)
+
+
+def connect_to_block(config: RedisConfig, seconds: float) -> redis.Redis:
+    """Return a client of one connection for a command that blocks; never sends anything twice."""
+    pool = _pool(config, {"socket_timeout": seconds, "retry": Retry(NoBackoff(), 0)})
+    return redis.Redis(connection_pool=pool, single_connection_client=True)
+
+
+def _pool(config: RedisConfig, options: dict[str, object]) -> redis.ConnectionPool:
+    url = config.url.get_secret_value() or _url(config)
+    options |= {
+        "decode_responses": True,
+        "encoding_errors": "surrogateescape",  # bytes that are no text come back as they were
+        "protocol": 2,
+        "socket_connect_timeout": _CONNECT_SECONDS,
+        "username": config.username or None,
+        "password": config.password.get_secret_value() or None,
+        "db": config.db,
+    }
+    if not url.startswith("unix:"):
+        options |= {"socket_keepalive": True, "socket_keepalive_options": _keepalive()}
+    if url.startswith("rediss:"):
+        options |= {"ssl_ca_certs": config.ca_certs or None, "ssl_check_hostname": True}
+    try:
+        return redis.ConnectionPool.from_url(url, **options)
+    except ValueError:
+        # The text of that error may repeat the URL, and the URL may hold a password.
+        raise ConfigError("[redis] url: must be like redis://host:6379/0 or unix:///path?db=0") from None
+
+
+def _url(config: RedisConfig) -> str:
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    return f"{'rediss' if config.tls else 'redis'}://{host}:{config.port}/{config.db}"
+
+
+def _keepalive() -> dict[int, int]:
+    return {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}
+
+
+def address_of(client: redis.Redis) -> str:
+    """Return `host:port/db` or `path/db`, for messages: no user, no password."""
+    about = client.connection_pool.connection_kwargs
+    where = about.get("path") or f"{about.get('host', 'localhost')}:{about.get('port', 6379)}"
+    return f"{where}/{about.get('db') or 0}"
+
+
+def check_server(client: redis.Redis, address: str) -> list[str]:
+    """Return warnings about a server; raises RedisUnavailableError, ConfigError if it is too old."""
+    with translated(address):
+        client.ping()
+        about: Answer = client.info()
+    version = str(about.get("redis_version", ""))
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < _OLDEST_SERVER:
+        raise ConfigError(f"Redis at {address} is version {version}; this needs 6.0 or newer")
+    warnings = []
+    if (policy := about.get("maxmemory_policy")) != "noeviction":
+        warnings.append(
+            f"Redis at {address} throws the queue away when its memory is full (maxmemory-policy is "
+            f"{policy}): set it to noeviction"
+        )
+    if not about.get("aof_enabled"):
+        warnings.append(
+            f"Redis at {address} forgets the last minutes when it is restarted: set appendonly to yes"
+        )
+    return warnings
+
+
+@contextmanager
+def translated(address: str) -> Iterator[None]:
+    """Raise RedisUnavailableError for whatever goes wrong between us and Redis."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise RedisUnavailableError(f"Redis at {address} {_explain(error)}") from error
+
+
+def _explain(error: redis.RedisError) -> str:
+    # redis-py cuts the code off some refusals and makes a class of it instead; a script puts words before it.
+    code = {
+        redis.AuthenticationError: "WRONGPASS",
+        redis.exceptions.NoPermissionError: "NOPERM",
+        redis.exceptions.OutOfMemoryError: "OOM",
+        redis.ReadOnlyError: "READONLY",
+        redis.BusyLoadingError: "LOADING",
+        redis.exceptions.MovedError: "MOVED",
+    }.get(type(error))
+    if code is None and (found := _CODE.search(str(error))):
+        code = found[1]
+    if _FORBIDDEN_IN_SCRIPT.search(str(error)):
+        code = "NOPERM"
+    if code is not None:
+        return f"{_ADVICE[code]} ({error})"
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return f"has a certificate that we cannot check: set [redis] ca_certs to its authority ({error})"
+    if isinstance(error, redis.InvalidResponse):
+        return f"does not speak Redis: is something else on that port, or does it want [redis] tls? ({error})"
+    if isinstance(error, redis.TimeoutError):
+        return f"does not answer in time: is it overloaded, or a firewall in between? ({error})"
+    if isinstance(error, redis.ConnectionError):
+        return f"cannot be reached: is it running, and are [redis] host, port, tls or url right? ({error})"
+    return f"refuses: {error}"
+
+
+@cache
+def lua_sources() -> Mapping[str, str]:
+    """Return the script of each transition by its name, ready to be loaded."""
+    common = (_LUA / "_common.lua").read_text(encoding="utf-8")
+    return {
+        path.stem: common + path.read_text(encoding="utf-8")
+        for path in _LUA.glob("*.lua")
+        if path.stem != "_common"
+    }
+
+
+class Scripts:
+    """The transitions of the queue, run by name; loaded again by themselves when Redis lost them."""
+
+    def __init__(
+        self, client: redis.Redis, namespace: str, address: str, sources: Mapping[str, str] | None = None
+    ) -> None:
+        sources = lua_sources() if sources is None else sources
+        self._scripts = {name: client.register_script(text) for name, text in sources.items()}
+        self._namespace, self._address = namespace, address
+        #: Milliseconds that replace the server's clock; for tests, "" otherwise.
+        self.now: int | str = ""
+
+    def run(self, name: str, *args: str | float) -> Answer:
+        """Run one transition; raises RedisUnavailableError."""
+        with translated(self._address):
+            return self._scripts[name](keys=[self._namespace], args=[self.now, *args])

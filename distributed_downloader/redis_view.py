@@ -1,0 +1,304 @@
+"""What `status` and its kin read: jobs, workers, failures and files; it changes nothing."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from pydantic import ValidationError
+
+from distributed_downloader.errors import RefusedError, UnknownJobError
+from distributed_downloader.models import (
+    Failure,
+    FileStatus,
+    JobSpec,
+    JobState,
+    JobStatus,
+    QueueStatus,
+    RepoFile,
+    RepoType,
+    TaskStatus,
+    Token,
+    WorkerStatus,
+)
+from distributed_downloader.redis_client import RedisClient
+from distributed_downloader.redis_connection import Answer, translated
+
+#: Files that one round trip reads.
+_CHUNK = 1000
+_TYPES = {f"{kind.value}s": kind for kind in RepoType}
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Which tasks of one job are in a worker's hands, and which wait for another try."""
+
+    active: set[int] = field(default_factory=set)
+    delayed: set[int] = field(default_factory=set)
+
+
+class RedisView:
+    """Reads one Redis; all but `files` cost the same for ten files and ten million.
+
+    Every method raises RedisUnavailableError when Redis does not answer.
+    """
+
+    def __init__(self, client: RedisClient) -> None:
+        self._client = client
+        self._redis = client.commands
+
+    # -- jobs -------------------------------------------------------------------------------------
+
+    def jobs(self) -> list[JobStatus]:
+        """Return all jobs, oldest first; one that cannot be read is left out."""
+        with translated(self._client.address):
+            ids: Answer = self._redis.zrange(self._key("jobs"), 0, -1)
+        return self._read([int(job) for job in ids])
+
+    def running(self) -> bool:
+        """Return whether any job is running; costs little while none is, or few have not ended."""
+        with translated(self._client.address):
+            every, ended = self._redis.zcard(self._key("jobs")), self._redis.zcard(self._key("ended"))
+            if every == ended:
+                return False
+            open_ones = set(self._ids("jobs")) - set(self._ids("ended"))
+            states = [self._redis.hget(self._key(f"job:{job}"), "state") for job in open_ones]
+        return JobState.RUNNING.value in states
+
+    def _ids(self, index: str) -> list[str]:
+        answer: Answer = self._redis.zrange(self._key(index), 0, -1)
+        return [str(job) for job in answer]
+
+    def job(self, id: int) -> JobStatus:  # noqa: A002
+        """Return one job; raises UnknownJobError."""
+        if found := self._read([id]):
+            return found[0]
+        raise UnknownJobError(f"there is no job {id}; `hf-downloader repos` lists them all")
+
+    def find(self, name: str) -> list[JobStatus]:
+        """Return the jobs that a user means by "12", "org/name" or "datasets/org/name".
+
+        Raises UnknownJobError, with near names, when there is none.
+        """
+        if name.isascii() and name.isdigit() and (found := self._read([int(name)])):
+            return found
+        prefix, _, rest = name.partition("/")
+        kind, repo_id = (_TYPES[prefix], rest) if prefix in _TYPES and rest else (None, name)
+        jobs = self.jobs()
+        if found := [j for j in jobs if j.spec.repo_id == repo_id and kind in (None, j.spec.repo_type)]:
+            return found
+        names = {j.spec.repo_id: None for j in jobs}
+        near = difflib.get_close_matches(repo_id, names, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}? " if near else ""
+        raise UnknownJobError(f"there is no job or repo {name!r}; {hint}`hf-downloader repos` lists them all")
+
+    def _read(self, ids: Sequence[int]) -> list[JobStatus]:
+        """One snapshot: the window belongs to the counters."""
+        with translated(self._client.address), self._redis.pipeline(transaction=True) as pipe:
+            pipe.lrange(self._key("ready"), 0, -1)
+            pipe.time()
+            for job in ids:
+                pipe.hgetall(self._key(f"job:{job}"))
+            ready, (seconds, _), *hashes = pipe.execute()
+        waiting = Counter(token.partition(".")[0] for token in ready)
+        pairs = zip(ids, hashes, strict=True)
+        found = (_job(id, about, waiting[str(id)], seconds) for id, about in pairs)  # noqa: A001
+        return [job for job in found if job]
+
+    def failures(self, job: int, limit: int = 20) -> list[Failure]:
+        """Return up to `limit` of a job's failed files with their reasons, by path."""
+        found: dict[int, Failure] = {}  # by task: a scan may show an entry twice
+        for task, failure in self._failed(job):
+            found[task] = failure
+            if len(found) >= limit:
+                break
+        return sorted(found.values(), key=lambda failure: failure.path)
+
+    def _failed(self, job: int) -> Iterator[tuple[int, Failure]]:
+        with translated(self._client.address):
+            for task, text in self._redis.hscan_iter(self._key(f"job:{job}:failed"), count=100):
+                yield int(task), _failure(text)
+
+    # -- the fleet --------------------------------------------------------------------------------
+
+    def workers(self) -> list[WorkerStatus]:
+        """Return the workers by id, each with the rest of its lease; one that cannot be read is left out."""
+        with translated(self._client.address):
+            leases: Answer = self._redis.zrange(self._key("workers"), 0, -1, withscores=True)
+            if not leases:
+                return []
+            texts: Answer = self._redis.mget([self._key(f"worker:{id}") for id, _ in leases])  # noqa: A001
+            seconds, microseconds = self._redis.time()
+        now = seconds + microseconds / 1e6
+        pairs = zip(texts, leases, strict=False)
+        found = (_worker(text, max(0.0, end / 1000 - now)) for text, (_, end) in pairs)
+        return sorted((worker for worker in found if worker), key=lambda worker: worker.id)
+
+    def queue(self) -> QueueStatus:
+        """Return the whole queue in counters."""
+        with translated(self._client.address), self._redis.pipeline(transaction=True) as pipe:
+            pipe.llen(self._key("ready"))
+            pipe.zcard(self._key("delayed"))
+            pipe.hvals(self._key("fleet"))
+            pipe.smembers(self._key("parked"))
+            ready, delayed, fleet, hosts = pipe.execute()
+            for host in hosts:
+                pipe.zcard(self._key(f"parked:{host}"))
+            parked = sum(pipe.execute())
+        slots = (about.partition(" ")[0] for about in fleet)
+        return QueueStatus(
+            ready=ready,
+            delayed=delayed,
+            parked=parked,
+            workers=len(fleet),
+            slots=sum(int(number) for number in slots if number.isdigit()),
+            jobs=dict(Counter(job.state.value for job in self.jobs())),
+        )
+
+    # -- files ------------------------------------------------------------------------------------
+
+    def files(self, job: int, *, failed_only: bool = False) -> Iterator[FileStatus]:
+        """Yield a job's files in the order of the listing; reads them in chunks, so it can be a long one.
+
+        Raises UnknownJobError. An ended job's list of files is kept for 7 days; the failed ones for 30.
+        """
+        total = self.job(job).total
+        return self._failed_files(job) if failed_only else self._all_files(job, total)
+
+    def _failed_files(self, job: int) -> Iterator[FileStatus]:
+        failed = dict(self._failed(job))
+        tasks = iter(sorted(failed))
+        while chunk := list(islice(tasks, _CHUNK)):
+            with translated(self._client.address):
+                lines: Answer = self._redis.hmget(self._key(f"job:{job}:tasks"), list(map(str, chunk)))
+            for task, line in zip(chunk, lines, strict=True):
+                size = _file(line).size if line else 0
+                path, error = failed[task].path, failed[task].error
+                yield FileStatus(path=path, size=size, status=TaskStatus.FAILED, error=error)
+
+    def _all_files(self, job: int, total: int) -> Iterator[FileStatus]:
+        places = self._places(job)
+        with translated(self._client.address):
+            numbers: Answer = self._redis.hgetall(self._key(f"job:{job}:hosts"))
+        hosts = {int(number): host for host, number in numbers.items()}
+        for first in range(0, total, _CHUNK):
+            yield from self._chunk(job, range(first, min(first + _CHUNK, total)), places, hosts)
+
+    def _chunk(
+        self, job: int, tasks: range, places: _Places, hosts: Mapping[int, str]
+    ) -> Iterator[FileStatus]:
+        first, last = tasks[0], tasks[-1]
+        names = [str(task) for task in tasks]
+        with translated(self._client.address), self._redis.pipeline(transaction=True) as pipe:
+            for part in ("tasks", "failed", "held"):
+                pipe.hmget(self._key(f"job:{job}:{part}"), names)
+            pipe.getrange(self._key(f"job:{job}:done"), first // 8, last // 8)
+            pipe.getrange(self._key(f"job:{job}:where"), 2 * first, 2 * last + 1)
+            lines, failed, held, done, where = pipe.execute()
+        bits, numbers = _bytes(done), _bytes(where)
+        for i, task in enumerate(tasks):
+            if lines[i] is None:
+                continue
+            file = _file(lines[i])
+            status, host, error = _place(task, places, held[i]), "", ""
+            if _bit(bits, task - first // 8 * 8):
+                status = TaskStatus.DONE
+                host = hosts.get(int.from_bytes(numbers[2 * i : 2 * i + 2], "big"), "")
+            elif failed[i] is not None:
+                status, error = TaskStatus.FAILED, _failure(failed[i]).error
+            yield FileStatus(path=file.path, size=file.size, status=status, host=host, error=error)
+
+    def _places(self, job: int) -> _Places:
+        with translated(self._client.address), self._redis.pipeline(transaction=True) as pipe:
+            pipe.zrange(self._key("workers"), 0, -1)
+            pipe.zrange(self._key("dead"), 0, -1)
+            workers, dead = pipe.execute()
+            for worker in (*workers, *dead):
+                pipe.lrange(self._key(f"active:{worker}"), 0, -1)
+            active = [token for tokens in pipe.execute() for token in tokens]
+            delayed = [token for token, _ in self._redis.zscan_iter(self._key("delayed"), count=_CHUNK)]
+        return _Places(_tasks_of(job, active), _tasks_of(job, delayed))
+
+    def _key(self, name: str) -> str:
+        return self._client.key(name)
+
+
+def _job(id: int, about: Mapping[str, str], waiting: int, now: int) -> JobStatus | None:  # noqa: A002
+    listed = about.get("sealed") == "1"
+    try:
+        return JobStatus(
+            id=id,
+            spec=JobSpec.model_validate_json(about["spec"]),
+            state=JobState(about["state"]),
+            listed=listed,
+            listing_silent=0 if listed else max(0.0, now - int(about["listed_at"]) / 1000),
+            weight=int(about["weight"]),
+            total=int(about["total"]),
+            pending=int(about["pending"]) + waiting,
+            active=int(about["out"]) - waiting,
+            delayed=int(about["delayed"]),
+            held=int(about["held"]),
+            failed=int(about["failed"]),
+            done=int(about["done"]),
+            bytes_total=int(about["bytes"]),
+            bytes_done=int(about["bytes_done"]),
+            created_at=int(about["created_at"]) / 1000,
+            ended_at=int(about["ended_at"]) / 1000 if "ended_at" in about else None,
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def _worker(text: str | None, lease: float) -> WorkerStatus | None:
+    try:
+        return WorkerStatus.model_validate_json(text or "").model_copy(update={"lease": lease})
+    except ValidationError:
+        return None
+
+
+def _failure(text: str) -> Failure:
+    """Read a failure; the epoch that stands before it is the queue's own business."""
+    text = text.partition("\t")[2]
+    try:
+        return Failure.model_validate_json(text)
+    except ValidationError:
+        return Failure(path="?", error=f"unreadable in Redis: {text!a}", host="", tries=0, at=0)
+
+
+def _file(line: str) -> RepoFile:
+    try:
+        return RepoFile.from_line(line)
+    except ValueError:
+        return RepoFile(path=f"unreadable in Redis: {line!a}", size=0)
+
+
+def _place(task: int, places: _Places, parts_missing: str | None) -> TaskStatus:
+    if parts_missing is not None:
+        return TaskStatus.HELD
+    if task in places.active:
+        return TaskStatus.ACTIVE
+    return TaskStatus.DELAYED if task in places.delayed else TaskStatus.PENDING
+
+
+def _tasks_of(job: int, tokens: Sequence[str]) -> set[int]:
+    found = set()
+    for text in tokens:
+        try:
+            token = Token.parse(text)
+        except RefusedError:
+            continue
+        if token.job == job:
+            found.add(token.task)
+    return found
+
+
+def _bytes(text: str) -> bytes:
+    """Undo the decoding of a value that is no text."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _bit(bits: bytes, n: int) -> bool:
+    return n // 8 < len(bits) and bool(bits[n // 8] >> (7 - n % 8) & 1)

@@ -1,0 +1,93 @@
+"""Short words for what the deterministic tests do again and again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+
+from distributed_downloader.models import DownloadTask, Failure, JobSpec, RepoFile
+from distributed_downloader.redis_client import RedisClient
+from tests.queue.world import spec_of, status_of
+
+NS = "{hfd}:"
+
+
+def files(n: int, first: int = 0) -> list[RepoFile]:
+    """Return n files; file i has i bytes."""
+    return [RepoFile(path=f"f{i}", size=i) for i in range(first, first + n)]
+
+
+def failure(path: str = "f", error: str = "no", host: str = "h1") -> Failure:
+    """Return why something failed."""
+    return Failure(path=path, error=error, host=host, tries=1, at=1.5)
+
+
+def a_job(
+    client: RedisClient, n: int = 3, *, spec: JobSpec | None = None, weight: int = 1, seal: bool = True
+) -> int:
+    """Make a job of n files."""
+    job, created = client.create_job(spec or spec_of(1), weight)
+    assert created
+    for first in range(0, n, 1000):
+        assert client.submit(job, first, files(min(1000, n - first), first), "digest")
+    if seal:
+        client.seal(job)
+    return job
+
+
+def a_worker(client: RedisClient, name: str = "w1", *, host: str = "h1", slots: int = 1) -> str:
+    """Let a worker join."""
+    client.register(status_of(name, 1, host, slots))
+    return name
+
+
+def take(client: RedisClient, worker: str = "w1") -> DownloadTask:
+    """Claim and begin a task; there must be one."""
+    token = client.claim(worker, 1)
+    assert token
+    task = client.begin(worker, token)
+    assert task
+    return task
+
+
+def take_all(client: RedisClient, worker: str = "w1") -> list[DownloadTask]:
+    """Claim and begin all there is."""
+    tasks = []
+    while token := client.commands.rpoplpush(f"{NS}ready", f"{NS}active:{worker}"):
+        task = client.begin(worker, str(token))
+        assert task
+        tasks.append(task)
+    return tasks
+
+
+def clock(client: RedisClient, now: int) -> None:
+    """Set the time of a client's scripts, in ms."""
+    client.scripts.now = now
+
+
+def dump(redis_client: redis.Redis) -> dict[str, Any]:
+    """Return every key byte for byte, with whether it expires."""
+    raw = redis.Redis(
+        connection_pool=redis.ConnectionPool(
+            connection_class=redis.UnixDomainSocketConnection,
+            path=redis_client.connection_pool.connection_kwargs["path"],
+        )
+    )
+    try:
+        keys: Any = raw.keys("*")
+        return {key.decode(): (raw.dump(key), raw.pttl(key) == -1) for key in keys}
+    finally:
+        raw.close()
+
+
+def keys(redis_client: redis.Redis) -> set[str]:
+    """Return the names of all keys, without the namespace."""
+    found: Any = redis_client.keys("*")
+    return {key.removeprefix(NS) for key in found}
+
+
+def about(client: RedisClient, job: int) -> dict[str, str]:
+    """Return a job's hash."""
+    found: Any = client.commands.hgetall(f"{NS}job:{job}")
+    return dict(found)

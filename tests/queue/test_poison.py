@@ -1,0 +1,162 @@
+"""Things in Redis that we did not write: none of them stops a worker, and all of them can be looked at."""
+
+from __future__ import annotations
+
+import pytest
+import redis as redis_py
+
+from distributed_downloader.models import JobState, TaskStatus
+from distributed_downloader.redis_client import RedisClient, Settled
+from distributed_downloader.redis_view import RedisView
+from tests.queue.invariants import check
+from tests.queue.invariants import take as snapshot
+from tests.queue.steps import NS, a_job, a_worker, about, clock, failure, take, take_all
+from tests.queue.world import LITTER, spec_of
+
+
+def poison(redis_client: redis_py.Redis) -> list[str]:
+    found: list[str] = redis_client.lrange(f"{NS}poison", 0, -1)  # type: ignore[assignment]
+    return found
+
+
+@pytest.mark.parametrize("litter", LITTER, ids=ascii)
+def test_what_is_no_token_is_put_aside(client: RedisClient, redis: redis_py.Redis, litter: str) -> None:
+    a_job(client, 1)
+    a_worker(client)
+    redis.rpush(f"{NS}ready", litter)
+    token = client.claim("w1", 1)
+    assert token == litter
+    assert client.begin("w1", token) is None
+    assert not redis.exists(f"{NS}active:w1")
+    of_another_queue = litter == "999.0.0"  # well formed, of a job that may have been forgotten
+    assert poison(redis) == ([] if of_another_queue else [litter])
+    assert client.complete("w1", str(take(client).token), 0, "h1") is Settled.DONE
+
+
+@pytest.mark.parametrize("litter", LITTER, ids=ascii)
+def test_nor_does_it_get_far_in_other_ways(client: RedisClient, redis: redis_py.Redis, litter: str) -> None:
+    job = a_job(client, 2)
+    a_worker(client)
+    for put in (
+        lambda: client.release("w1", [litter]),
+        lambda: client.complete("w1", litter, 1, "h1"),
+        lambda: client.fail("w1", litter, failure(), 1.0),
+    ):
+        redis.lpush(f"{NS}active:w1", litter)
+        put()
+        assert not redis.exists(f"{NS}active:w1")
+    redis.rpush(f"{NS}ready", litter)
+    client.control("pause", job)
+    client.control("resume", job)
+    redis.zadd(f"{NS}delayed", {litter: 0})
+    redis.zadd(f"{NS}parked:h1", {litter: 0})
+    redis.sadd(f"{NS}parked", "h1")
+    assert client.home("w1", "h1") is None
+    redis.zadd(f"{NS}parked:h1", {litter: 0})
+    redis.sadd(f"{NS}parked", "h1")
+    redis.lpush(f"{NS}active:w1", litter)
+    clock(client, 10**15)
+    client.tick()
+    assert not redis.exists(f"{NS}delayed", f"{NS}parked:h1", f"{NS}active:w1")
+    counters = about(client, job)
+    assert (int(counters["pending"]) + int(counters["out"]), counters["failed"]) == (2, "0")
+    redis.lrem(f"{NS}ready", 0, litter)
+    check(snapshot(redis, NS))
+
+
+def test_what_is_put_aside_is_bounded(client: RedisClient, redis: redis_py.Redis) -> None:
+    a_worker(client)
+    for n in range(120):
+        redis.lpush(f"{NS}active:w1", f"junk {n}")
+        client.release("w1", [f"junk {n}"])
+    assert len(poison(redis)) == 100
+    assert poison(redis)[0] == "junk 119"
+
+
+def test_a_token_of_a_done_task_is_put_aside(client: RedisClient, redis: redis_py.Redis) -> None:
+    job = a_job(client, 1)
+    a_worker(client)
+    client.complete("w1", str(take(client).token), 0, "h1")
+    client.commands.hset(f"{NS}job:{job}", "state", "running")
+    redis.rpush(f"{NS}ready", f"{job}.0.7")
+    assert client.begin("w1", str(client.claim("w1", 1))) is None
+    assert poison(redis) == [f"{job}.0.7"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "no tabs", "x\t\tpath", "-1\t\tpath", "5\tnot a hash\tpath", "5\t\t", "5\t\t\udcff\udcfe"],
+    ids=ascii,
+)
+def test_a_descriptor_that_cannot_be_read_fails_for_good(
+    client: RedisClient, redis: redis_py.Redis, line: str
+) -> None:
+    job = a_job(client, 2)
+    a_worker(client)
+    redis.hset(f"{NS}job:{job}:tasks", "0", line)
+    assert client.begin("w1", str(client.claim("w1", 1))) is None
+    assert client.complete("w1", str(take(client).token), 1, "h1") is Settled.DONE
+    view = RedisView(client)
+    (reason,) = view.failures(job)
+    assert "cannot be read; `forget` the job" in reason.error
+    assert view.job(job).state is JobState.FAILED
+    assert [file.status for file in view.files(job)] == [TaskStatus.FAILED, TaskStatus.DONE]
+
+
+def test_a_descriptor_that_is_gone_fails_for_good(client: RedisClient, redis: redis_py.Redis) -> None:
+    job = a_job(client, 1)
+    a_worker(client)
+    redis.hdel(f"{NS}job:{job}:tasks", "0")
+    assert client.begin("w1", str(client.claim("w1", 1))) is None
+    assert about(client, job)["state"] == "failed"
+
+
+@pytest.mark.parametrize("spec", ["", "{}", "[1]", "\udcff", '{"repo_type": "model"}'], ids=ascii)
+def test_a_spec_that_cannot_be_read_fails_its_own_tasks_only(
+    client: RedisClient, redis: redis_py.Redis, spec: str
+) -> None:
+    bad, good = a_job(client, 2, spec=spec_of(1)), a_job(client, 2, spec=spec_of(2))
+    a_worker(client)
+    redis.hset(f"{NS}job:{bad}", "spec", spec)
+    begun = [client.begin("w1", str(client.claim("w1", 1))) for _ in range(4)]
+    assert [task.token.job for task in begun if task] == [good, good]
+    assert about(client, bad)["failed"] == "2"
+    assert [job.id for job in RedisView(client).jobs()] == [good]
+
+
+@pytest.mark.parametrize("field", ["pending", "out", "done", "bytes_done", "weight", "vtime", "total"])
+def test_a_number_that_is_none_does_not_stop_the_others(
+    client: RedisClient, redis: redis_py.Redis, field: str
+) -> None:
+    bad, good = a_job(client, 200, spec=spec_of(1)), a_job(client, 200, spec=spec_of(2))
+    a_worker(client)
+    redis.hset(f"{NS}job:{bad}", field, "many")
+    done = 0
+    for _ in range(400):
+        client.tick()
+        if (token := client.commands.rpoplpush(f"{NS}ready", f"{NS}active:w1")) is None:
+            break
+        if task := client.begin("w1", str(token)):
+            done += client.complete("w1", str(task.token), 1, "h1") is Settled.DONE and task.token.job == good
+    assert done == 200
+    assert about(client, good)["state"] == "done"
+    if field in ("pending", "out", "done", "bytes_done"):
+        assert any(f"job:{bad} {field}: many" in line for line in poison(redis))
+
+
+def test_tries_that_are_no_number_count_from_one(client: RedisClient, redis: redis_py.Redis) -> None:
+    job = a_job(client, 1)
+    a_worker(client)
+    redis.hset(f"{NS}job:{job}:tries", "0", "several")
+    task = take(client)
+    assert task.tries == 0
+    client.fail("w1", str(task.token), failure(), 1.0)
+    assert redis.hget(f"{NS}job:{job}:tries", "0") == "1"
+
+
+def test_a_window_that_is_no_number_is_replaced(client: RedisClient, redis: redis_py.Redis) -> None:
+    redis.set(f"{NS}window", "wide")
+    a_job(client, 100)
+    assert redis.llen(f"{NS}ready") == 8
+    a_worker(client)
+    assert len(take_all(client)) == 100

@@ -1,0 +1,283 @@
+"""What `status` and its kin read, in every state that a job, a file or a worker can be in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis as redis_py
+
+from distributed_downloader.errors import UnknownJobError
+from distributed_downloader.models import (
+    FileStatus,
+    JobState,
+    RepoType,
+    TaskStatus,
+    Transfer,
+)
+from distributed_downloader.redis_client import Limits, RedisClient
+from distributed_downloader.redis_view import RedisView
+from tests.queue.steps import NS, a_job, a_worker, failure, files, take, take_all
+from tests.queue.test_transitions import split_job
+from tests.queue.world import spec_of, status_of
+from tests.servers import Server
+
+
+@pytest.fixture
+def client(server: Server, redis: redis_py.Redis) -> Iterator[RedisClient]:
+    made = RedisClient(server.config, limits=Limits(tick=0))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def view(client: RedisClient) -> RedisView:
+    return RedisView(client)
+
+
+def test_an_empty_redis(view: RedisView) -> None:
+    assert (view.jobs(), view.workers()) == ([], [])
+    queue = view.queue()
+    assert queue.model_dump() == {"ready": 0, "delayed": 0, "parked": 0, "workers": 0, "slots": 0, "jobs": {}}
+    assert view.failures(1) == []
+    with pytest.raises(UnknownJobError, match="there is no job 1; `hf-downloader repos` lists them all"):
+        view.job(1)
+    with pytest.raises(UnknownJobError):
+        view.files(1)
+
+
+def test_the_counters_of_a_job(client: RedisClient, view: RedisView) -> None:
+    job = a_job(client, 200, seal=False)
+    a_worker(client)
+    done, delayed, failed, _ = (str(take(client).token) for _ in range(4))
+    client.complete("w1", done, 0, "h1")
+    client.fail("w1", delayed, failure(), 60)
+    client.fail("w1", failed, failure(), None)
+    status = view.job(job)
+    assert status.spec == spec_of(1)
+    assert (status.state, status.listed, status.weight, status.ended_at) == (JobState.RUNNING, False, 1, None)
+    numbers = (
+        status.total,
+        status.pending,
+        status.active,
+        status.delayed,
+        status.held,
+        status.failed,
+        status.done,
+    )
+    assert numbers == (200, 196, 1, 1, 0, 1, 1), "what lies ready is pending: nobody has it"
+    assert (status.bytes_total, status.bytes_done) == (sum(range(200)), 0)
+    assert view.jobs() == [status]
+
+
+def test_a_job_that_ended(client: RedisClient, view: RedisView) -> None:
+    job = a_job(client, 0)
+    status = view.job(job)
+    assert status.state is JobState.DONE
+    assert status.ended_at is not None
+    assert status.created_at <= status.ended_at
+
+
+def test_jobs_come_oldest_first_and_bad_ones_are_left_out(
+    client: RedisClient, view: RedisView, redis: redis_py.Redis
+) -> None:
+    for n in range(4):
+        a_job(client, 1, spec=spec_of(n))
+    redis.hset(f"{NS}job:2", "total", "many")
+    redis.delete(f"{NS}job:3")
+    assert [job.id for job in view.jobs()] == [1, 4]
+    with pytest.raises(UnknownJobError):
+        view.job(2)
+
+
+# -- names ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("1", [1]),
+        ("2", [2]),
+        ("org/repo1", [1, 2, 3]),
+        ("models/org/repo1", [1, 3]),
+        ("datasets/org/repo1", [2]),
+        ("gpt2", [4]),
+        ("models/gpt2", [4]),
+        ("77", [5]),
+    ],
+)
+def test_jobs_are_found_by_number_and_by_name(
+    client: RedisClient, view: RedisView, name: str, found: list[int]
+) -> None:
+    for spec in (
+        spec_of(1),
+        spec_of(1, repo_type=RepoType.DATASET, output_dir="/data"),
+        spec_of(1, commit="d" * 40),
+        spec_of(1, repo_id="gpt2"),
+        spec_of(1, repo_id="77"),
+    ):
+        a_job(client, 1, spec=spec)
+    assert [job.id for job in view.find(name)] == found
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("org/repo2", "did you mean org/repo1?"),
+        ("spaces/org/repo1", "did you mean org/repo1?"),
+        ("repo1", "did you mean org/repo1?"),
+        ("99", ""),
+        ("nothing like it", ""),
+        ("²", ""),
+        ("", ""),
+    ],
+)
+def test_a_name_that_nobody_has_brings_near_ones(
+    client: RedisClient, view: RedisView, name: str, hint: str
+) -> None:
+    a_job(client, 1)
+    with pytest.raises(UnknownJobError) as caught:
+        view.find(name)
+    assert f"there is no job or repo {name!r}; {hint}" in str(caught.value)
+    assert ("did you mean" in str(caught.value)) == bool(hint)
+    assert "`hf-downloader repos`" in str(caught.value)
+
+
+# -- the fleet ------------------------------------------------------------------------------------
+
+
+def test_workers_say_what_they_do(client: RedisClient, view: RedisView, redis: redis_py.Redis) -> None:
+    busy = status_of("b", 1, "h2", 4).model_copy(
+        update={
+            "transfers": (Transfer(job=1, task=2, path="p é", size=9, bytes_done=4, bytes_per_second=1.5),),
+            "trouble": "disk full",
+        }
+    )
+    for status in (busy, status_of("a", 1), status_of("c", 1), status_of("d", 1)):
+        client.register(status)
+    redis.set(f"{NS}worker:c", "not json")
+    redis.delete(f"{NS}worker:d")
+    first, second = view.workers()
+    assert (first.id, second.model_copy(update={"lease": 0})) == ("a", busy)
+    assert 20 < first.lease <= 30
+    assert 0 < redis.pttl(f"{NS}worker:a") <= 90_000
+    client.leave("a")
+    assert [worker.id for worker in view.workers()] == ["b"]
+
+
+def test_a_lease_that_is_over_is_not_negative(client: RedisClient, view: RedisView) -> None:
+    client.scripts.now = 1000
+    a_worker(client)
+    assert [worker.lease for worker in view.workers()] == [0]
+
+
+def test_the_queue_in_numbers(client: RedisClient, view: RedisView) -> None:
+    a_job(client, 5, spec=spec_of(1))
+    client.control("pause", a_job(client, 5, spec=spec_of(2)))
+    a_worker(client, "w1", slots=4)
+    a_worker(client, "w2", slots=3)
+    client.fail("w1", str(take(client).token), failure(host="h1"), 0, parked_for=60)
+    client.tick()
+    client.fail("w1", str(take(client).token), failure(), 60)
+    queue = view.queue()
+    assert (queue.ready, queue.delayed, queue.parked, queue.workers, queue.slots) == (3, 1, 1, 2, 7)
+    assert queue.jobs == {"running": 1, "paused": 1}
+
+
+# -- files ----------------------------------------------------------------------------------------
+
+
+def test_files_in_every_state(client: RedisClient, view: RedisView) -> None:
+    job = a_job(client, 6)
+    a_worker(client)
+    one, two, failed, delayed, _ = (str(take(client).token) for _ in range(5))
+    client.complete("w1", one, 0, "h1")
+    client.complete("w1", two, 1, "hôst-2")
+    client.fail("w1", failed, failure("f2", "gated"), None)
+    client.fail("w1", delayed, failure(), 60)
+    listed = list(view.files(job))
+    assert listed == [
+        FileStatus(path="f0", size=0, status=TaskStatus.DONE, host="h1"),
+        FileStatus(path="f1", size=1, status=TaskStatus.DONE, host="hôst-2"),
+        FileStatus(path="f2", size=2, status=TaskStatus.FAILED, error="gated"),
+        FileStatus(path="f3", size=3, status=TaskStatus.DELAYED),
+        FileStatus(path="f4", size=4, status=TaskStatus.ACTIVE),
+        FileStatus(path="f5", size=5, status=TaskStatus.PENDING),
+    ]
+    assert list(view.files(job, failed_only=True)) == [listed[2]]
+
+
+def test_a_file_that_waits_for_its_parts_is_held(client: RedisClient, view: RedisView) -> None:
+    job = split_job(client)
+    assert [file.status for file in view.files(job)] == [TaskStatus.HELD, *[TaskStatus.PENDING] * 3]
+
+
+def test_more_files_than_one_read(client: RedisClient, view: RedisView) -> None:
+    n = 2_350
+    job = a_job(client, n)
+    a_worker(client)
+    done = set()
+    while tasks := take_all(client):
+        for task in tasks:
+            host = f"h{task.token.task % 300}"
+            if task.token.task % 7:
+                client.complete("w1", str(task.token), task.file.size, host)
+                done.add(task.token.task)
+            else:
+                client.fail("w1", str(task.token), failure(task.file.path), None)
+    listed = list(view.files(job))
+    assert [file.path for file in listed] == [f"f{i}" for i in range(n)]
+    assert {i for i, file in enumerate(listed) if file.status is TaskStatus.DONE} == done
+    assert all(listed[i].host == f"h{i % 300}" for i in done)
+    failed = list(view.files(job, failed_only=True))
+    assert [(file.path, file.size) for file in failed] == [(f"f{i}", i) for i in range(0, n, 7)]
+    assert len(view.failures(job)) == 20
+    assert len(view.failures(job, limit=1000)) == len(failed)
+
+
+def test_failures_come_by_path_and_bad_ones_are_shown_as_they_are(
+    client: RedisClient, view: RedisView, redis: redis_py.Redis
+) -> None:
+    job = a_job(client, 3)
+    a_worker(client)
+    for path in ("z", "a"):
+        client.fail("w1", str(take(client).token), failure(path), None)
+    redis.hset(f"{NS}job:{job}:failed", "2", "0\tnot json")
+    assert [reason.path for reason in view.failures(job)] == ["?", "a", "z"]
+    assert "not json" in view.failures(job)[0].error
+
+
+def test_files_of_a_job_whose_tasks_have_expired(
+    client: RedisClient, view: RedisView, redis: redis_py.Redis
+) -> None:
+    job = a_job(client, 2)
+    a_worker(client)
+    for task in take_all(client):
+        client.fail("w1", str(task.token), failure(task.file.path, "gone"), None)
+    redis.delete(f"{NS}job:{job}:tasks")
+    assert list(view.files(job)) == []
+    assert [file.error for file in view.files(job, failed_only=True)] == ["gone", "gone"]
+
+
+def test_reading_changes_nothing(client: RedisClient, view: RedisView, redis: redis_py.Redis) -> None:
+    from tests.queue.steps import dump
+
+    job = a_job(client, 3)
+    a_worker(client)
+    client.fail("w1", str(take(client).token), failure(), None)
+    before = dump(redis)
+    view.jobs()
+    view.find("org/repo1")
+    view.workers()
+    view.queue()
+    view.failures(job)
+    list(view.files(job))
+    assert dump(redis) == before
+
+
+def test_a_listing_that_still_grows(client: RedisClient, view: RedisView) -> None:
+    job = a_job(client, 2, seal=False)
+    reading = view.files(job)
+    first = next(reading)
+    client.submit(job, 2, files(1, 2), "more")
+    assert [first.path, *(file.path for file in reading)] == ["f0", "f1"]

@@ -1,0 +1,88 @@
+"""What we say when Redis refuses, for every kind of refusal that redis-py knows."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+import redis
+from redis import exceptions
+
+from distributed_downloader.errors import RedisUnavailableError
+from distributed_downloader.redis_connection import lua_sources, translated
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (
+            redis.ConnectionError("Error 111 connecting to h:1. Connection refused."),
+            "is it running, and are [redis]",
+        ),
+        (redis.TimeoutError("Timeout reading from socket"), "does not answer in time"),
+        (redis.AuthenticationError("invalid username-password pair"), "check [redis] username and password"),
+        (redis.AuthenticationError("Authentication required."), "[redis] username and password"),
+        (redis.ResponseError("NOAUTH Authentication required."), "wants a login: set [redis] username"),
+        (redis.ResponseError("WRONGPASS invalid"), "refuses the login"),
+        (exceptions.NoPermissionError("this user has no permissions"), "docs/queue.md has the ACL rule"),
+        (redis.ResponseError("script: -NOPERM this user"), "docs/queue.md has the ACL rule"),
+        (redis.ResponseError("The user executing the script can't run this command"), "ACL rule"),
+        (redis.ResponseError("ACL failure in script: User hfd has no permissions"), "ACL rule"),
+        (exceptions.OutOfMemoryError("command not allowed"), "is full: raise its maxmemory"),
+        (redis.ResponseError("Error running script: @user_script: 9: -OOM command not allowed"), "is full"),
+        (
+            redis.ReadOnlyError("You can't write against a read only replica."),
+            "set [redis] host or url to the primary",
+        ),
+        (redis.ResponseError("-READONLY You can't write"), "to the primary"),
+        (redis.BusyLoadingError("Redis is loading the dataset in memory"), "still loading"),
+        (
+            redis.ResponseError("MISCONF Redis is configured to save RDB snapshots"),
+            "cannot write to its own disk",
+        ),
+        (redis.ResponseError("BUSY Redis is busy running a script"), "is busy"),
+        (exceptions.MovedError("1234 10.0.0.1:6379"), "is a cluster"),
+        (redis.ConnectionError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate"), "set [redis] ca_certs"),
+        (redis.InvalidResponse("Protocol Error: b'HTTP/1.1 400'"), "does not speak Redis"),
+        (redis.ResponseError("something new"), "refuses: something new"),
+        (redis.DataError("something of redis-py's own"), "refuses: something of redis-py's own"),
+    ],
+)
+def test_the_message_says_where_what_and_what_to_do(error: redis.RedisError, advice: str) -> None:
+    with pytest.raises(RedisUnavailableError) as caught, translated("r.example:6379/0"):
+        raise error
+    assert str(caught.value).startswith("Redis at r.example:6379/0 ")
+    assert advice in str(caught.value)
+    assert caught.value.__cause__ is error
+
+
+def test_every_error_of_redis_py_is_translated() -> None:
+    kinds = [
+        kind
+        for _, kind in inspect.getmembers(exceptions, inspect.isclass)
+        if issubclass(kind, redis.RedisError)
+    ]
+    assert len(kinds) > 20
+    for kind in kinds:
+        error = kind.__new__(kind)
+        with pytest.raises(RedisUnavailableError), translated("r.example:6379/0"):
+            raise error
+
+
+def test_other_errors_are_not_ours() -> None:
+    with pytest.raises(KeyError), translated("r.example:6379/0"):
+        raise KeyError("a bug")
+
+
+@pytest.mark.parametrize("name", sorted(lua_sources()))
+def test_every_script_says_what_it_takes_and_returns(name: str) -> None:
+    common = "-- Shared by every script"
+    text = lua_sources()[name]
+    assert text.startswith(common)
+    own = text[text.rindex("return n\nend\n") :].removeprefix("return n\nend\n")
+    header = own[: own.index("\nlocal ")]
+    assert "-- ARGV[2]" in header
+    assert "-- Returns" in header
+    used, documented = (set(re.findall(r"ARGV\[(\d+)", part)) for part in (own, header))
+    assert used - {"1"} <= documented
