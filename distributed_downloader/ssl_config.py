@@ -1,0 +1,342 @@
+"""The one place that builds HTTP clients: certificates, proxies, token, redirects."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import ssl
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+import requests.utils
+import urllib3
+from urllib3.exceptions import HTTPError, ProtocolError
+from urllib3.util.ssl_ import create_urllib3_context
+
+from distributed_downloader import __version__
+from distributed_downloader.cancel import Cancel
+from distributed_downloader.connection import Connection, listening, network_error, new_manager, proxy_for
+from distributed_downloader.errors import ConfigError, LocalError, NetworkError, RefusedError, ServerError
+
+if TYPE_CHECKING:
+    from distributed_downloader.config import HuggingFaceConfig
+
+#: The hub itself; its token is good there whatever mirror is configured.
+HUB = "https://huggingface.co"
+#: Redirects to follow in one request.
+MAX_REDIRECTS = 20
+#: Bytes of a JSON answer; a page of 1,000 files has about 300 kB.
+MAX_JSON = 64 << 20
+#: Bytes of an unread body that are cheaper to read than a new connection is to make.
+MAX_DRAIN = 1 << 16
+#: Seconds for a connection to be made.
+CONNECT_TIMEOUT = 10.0
+#: Seconds without a single byte.
+READ_TIMEOUT = 30.0
+
+_OURS = {
+    "Accept-Encoding": "identity",  # CloudFront ignores the ranges of whoever takes gzip
+    "User-Agent": f"hf-downloader/{__version__} python/{platform.python_version()}",
+}
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+# Its DEBUG lines hold signed addresses.
+logging.getLogger("urllib3").setLevel(logging.INFO)
+
+
+def origin(url: str) -> str:
+    """Return `scheme://host:port` of a URL, with the port always there."""
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    return f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}"
+
+
+def trusted_origins(settings: HuggingFaceConfig) -> frozenset[str]:
+    """Return where the token may be sent: the configured endpoint and the hub itself."""
+    return frozenset((origin(settings.endpoint), origin(HUB)))
+
+
+def redacted(url: str) -> str:
+    """Return a URL that can be shown: its query may be a signature, its user part a password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def tls_context(*, verify: bool) -> ssl.SSLContext:
+    """Return a client's TLS settings: the system's certificates and requests' own, or none at all.
+
+    SSL_CERT_FILE and SSL_CERT_DIR replace them, else REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE (a file or
+    folder). Raises ConfigError if what they name cannot be read.
+    """
+    context = create_urllib3_context()
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    ours = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
+    bundle = "" if ours else os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    try:
+        if bundle:
+            _trust(context, bundle)
+        else:
+            _trust_system(context)
+    except OSError as error:
+        name = "REQUESTS_CA_BUNDLE" if bundle else "SSL_CERT_FILE and SSL_CERT_DIR"
+        raise ConfigError(f"environment {name}: its certificates cannot be read: {error}") from error
+    return context
+
+
+def _trust(context: ssl.SSLContext, path: str) -> None:
+    if Path(path).is_dir():
+        context.load_verify_locations(capath=path)
+    else:
+        context.load_verify_locations(cafile=path)
+
+
+def _trust_system(context: ssl.SSLContext) -> None:
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    for path in filter(None, (file, folder)):
+        _trust(context, path)
+    if not (file or folder):
+        context.load_default_certs()
+        # A system without certificates of its own (slim containers) still has these.
+        context.load_verify_locations(cafile=requests.utils.DEFAULT_CA_BUNDLE_PATH)
+
+
+class Response:
+    """An answer whose body has not been read; a context manager that gives the connection back."""
+
+    def __init__(
+        self,
+        raw: urllib3.BaseHTTPResponse,
+        url: str,
+        hops: list[Mapping[str, str]],
+        *,
+        from_hub: bool,
+        sent_token: bool,
+        cancel: Cancel,
+    ) -> None:
+        self._raw = raw
+        self._cancel = cancel
+        self._stack = ExitStack()
+        connection = raw.connection
+        if isinstance(connection, Connection):
+            self._stack.enter_context(cancel.closing(lambda: self._hang_up(connection)))
+        self.status = raw.status
+        self.headers: Mapping[str, str] = raw.headers
+        #: The address that answered, after redirects; its query may be a signature.
+        self.url = url
+        #: The headers of the redirects on the way here.
+        self.hops = hops
+        #: Whether it came from the hub or the host that was asked, and not from a storage host behind it.
+        self.from_hub = from_hub
+        #: Whether that host was shown the token.
+        self.sent_token = sent_token
+
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def read1(self, size: int) -> bytes:
+        """Return what one receive gives, up to `size` bytes; b"" at the end.
+
+        Raises NetworkError, StalledError (nothing came for the read timeout) or StoppedError.
+        """
+        try:
+            data = self._raw.read1(size)
+        except (HTTPError, OSError) as error:
+            self._cancel.check()
+            raise network_error(error, self.url) from error
+        self._cancel.check()
+        return data
+
+    def json(self) -> Any:  # noqa: ANN401
+        """Return the whole body, parsed; raises ServerError if it is not JSON or far too long."""
+        body = bytearray()
+        while data := self.read1(1 << 16):
+            body += data
+            if len(body) > MAX_JSON:
+                raise ServerError(f"{redacted(self.url)}: the answer is longer than {MAX_JSON >> 20} MiB")
+        try:
+            return json.loads(body)
+        except ValueError as error:
+            raise ServerError(
+                f"{redacted(self.url)}: the answer is not JSON; is a login page or another server in between?"
+            ) from error
+
+    def close(self) -> None:
+        """Give the connection back for the next request, if what is left of the body is short."""
+        with self._stack:
+            left = self._raw.length_remaining
+            if left is not None and left <= MAX_DRAIN and not self._cancel.is_set():
+                self._raw.drain_conn()
+            self._raw.close()
+
+    def _hang_up(self, connection: Connection) -> None:
+        if self._raw.connection is connection:  # and not already another request's
+            connection.hang_up()
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is sent again at each redirect."""
+
+    method: str
+    headers: Mapping[str, str]
+    body: bytes | None
+    cancel: Cancel
+
+
+class HttpClient:
+    """HTTP for the hub and the hosts it sends us to; safe to share between threads."""
+
+    def __init__(
+        self,
+        settings: HuggingFaceConfig,
+        *,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        read_timeout: float = READ_TIMEOUT,
+    ) -> None:
+        self._token = settings.token.get_secret_value()
+        self._trusted = trusted_origins(settings)
+        self._allow_downgrade = urlsplit(settings.endpoint).scheme == "http"
+        self._timeout = urllib3.Timeout(connect=connect_timeout, read=read_timeout)
+        self._lock = threading.Lock()
+        self._tls = tls_context(verify=not settings.disable_ssl_verify)
+        #: Proxy URL, "" for none -> its connections.
+        self._managers: dict[str, urllib3.PoolManager] = {}
+        #: Origin -> the proxy that the environment names for it.
+        self._proxies = {origin(settings.endpoint): _endpoint_proxy(settings.endpoint)}
+
+    def trusts(self, url: str) -> bool:
+        """Return whether the token may be sent there."""
+        return origin(url) in self._trusted
+
+    def open(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        cancel: Cancel | None = None,
+    ) -> Response:
+        """Send a request, follow its redirects, return the answer whatever its status.
+
+        Raises NetworkError (no connection, TLS, proxy), StalledError (no answer in time),
+        ServerError (a redirect to no address), RefusedError (to somewhere we do not go), LocalError
+        (a proxy of a kind that we cannot use) and StoppedError.
+        """
+        request = _Request(method, headers or {}, body, cancel or Cancel())
+        hops: list[Mapping[str, str]] = []
+        visited, asked = {url}, origin(url)
+        while True:
+            response = self._answer(request, url, hops, asked)
+            target = response.headers.get("Location", "")
+            if response.status not in _REDIRECTS or not target:
+                return response
+            response.close()
+            hops.append(response.headers)
+            url = self._next(url, _absolute(url, target))
+            if url in visited or len(hops) > MAX_REDIRECTS:
+                raise NetworkError(f"{redacted(url)}: redirects in a circle; is the endpoint right?")
+            visited.add(url)
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        for manager in self._managers.values():
+            manager.clear()
+
+    def _next(self, url: str, target: str) -> str:
+        """Return where a redirect leads; raises RefusedError if we do not go there."""
+        scheme = urlsplit(target).scheme
+        if scheme not in ("http", "https"):
+            raise RefusedError(f"{redacted(url)}: redirects to a {scheme}: address; that is not followed")
+        if urlsplit(url).scheme == "https" and scheme == "http" and not self._allow_downgrade:
+            raise RefusedError(f"{redacted(url)}: redirects from https to http; that is not followed")
+        return target
+
+    def _answer(self, request: _Request, url: str, hops: list[Mapping[str, str]], asked: str) -> Response:
+        trusted = self.trusts(url)
+        headers = {**request.headers, **_OURS}
+        if trusted and self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        return Response(
+            self._send(request, url, headers),
+            url,
+            hops,
+            from_hub=trusted or origin(url) == asked,
+            sent_token=trusted and bool(self._token),
+            cancel=request.cancel,
+        )
+
+    def _send(self, request: _Request, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        """Send a request; once more if a kept connection turns out to have been closed by the server."""
+        try:
+            return self._send_once(request, url, headers)
+        except NetworkError as error:
+            if not isinstance(error.__cause__, ProtocolError):
+                raise
+        return self._send_once(request, url, headers)
+
+    def _send_once(self, request: _Request, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        request.cancel.check()
+        try:
+            with listening(request.cancel):
+                return self._manager(url).request(
+                    request.method,
+                    url,
+                    headers=headers,
+                    body=request.body,
+                    redirect=False,
+                    retries=False,
+                    preload_content=False,
+                    decode_content=False,
+                    timeout=self._timeout,
+                )
+        except (HTTPError, OSError) as error:
+            request.cancel.check()
+            raise network_error(error, url) from error
+
+    def _manager(self, url: str) -> urllib3.PoolManager:
+        """Return the connections for a URL: direct ones, or its proxy's."""
+        where = origin(url)
+        proxy = self._proxies.get(where)
+        if proxy is None:
+            proxy = self._proxies[where] = proxy_for(url)
+        with self._lock:
+            if proxy not in self._managers:
+                self._managers[proxy] = new_manager(proxy, self._tls)
+            return self._managers[proxy]
+
+
+def _endpoint_proxy(endpoint: str) -> str:
+    """Return the endpoint's proxy; raises ConfigError early for one that no request could use."""
+    try:
+        return proxy_for(endpoint)
+    except LocalError as error:
+        raise ConfigError(f"environment: {error}") from error
+
+
+def _absolute(url: str, target: str) -> str:
+    """Return where a `Location` leads; raises ServerError if that is no address."""
+    with suppress(UnicodeError):
+        target = target.encode("latin-1").decode("utf-8")  # http.client takes all headers for Latin-1
+    try:
+        target = urljoin(url, target)
+        parts = urlsplit(target)
+        usable = parts.port != 0 and (bool(parts.hostname) or parts.scheme not in ("http", "https"))
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ServerError(f"{redacted(url)}: redirects to something that is no address")
+    return target
