@@ -1,0 +1,249 @@
+"""MasterNode: turns a request into a job, and fills the job while its listing comes in."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from time import sleep
+from typing import TYPE_CHECKING
+
+from distributed_downloader.errors import ConflictError, NotFoundError, RedisUnavailableError, UsageError
+from distributed_downloader.hub.repo_name import parse_repo
+from distributed_downloader.models import JobSpec, JobState, JobStatus, RepoFile, RepoType
+from distributed_downloader.plan import Plan, biggest_first
+from distributed_downloader.redis_view import RedisView
+
+if TYPE_CHECKING:
+    from distributed_downloader.hub import Hub
+    from distributed_downloader.redis_client import RedisClient
+
+log = logging.getLogger(__name__)
+
+#: Files in one submission: what one Redis script handles without keeping others waiting.
+CHUNK = 1000
+DEFAULT_REVISION = "main"
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What a user asks for, in their own words."""
+
+    repo: str
+    repo_type: RepoType | None = None
+    revision: str | None = None
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    #: Folder for all workers, or "" for each worker's own.
+    output_dir: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """How far a job's listing has come, in files and bytes."""
+
+    job: int
+    files: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What came of a submission."""
+
+    job: int
+    #: False if the job was there already; `before` is what it looked like then.
+    created: bool
+    before: JobStatus
+    after: JobStatus
+    #: How many files this run has queued.
+    queued: int
+    #: What was noticed in the listing, such as files that are refused.
+    plan: Plan = field(repr=False)
+
+
+def prepare(hub: Hub, request: JobRequest) -> JobSpec:
+    """Find the repo and pin its revision; nothing is queued yet.
+
+    Raises UsageError, and what `Hub.find_type` and `Hub.pin` raise.
+    """
+    name = parse_repo(request.repo, request.repo_type, hub.endpoint)
+    if request.include and name.include:
+        raise UsageError(f"{name.include[0]} is in the address already; give the repo's name with --include")
+    if request.revision and name.revision and request.revision != name.revision:
+        raise UsageError(f"the address says revision {name.revision}, --revision says {request.revision}")
+    revision = name.revision or request.revision or DEFAULT_REVISION
+    repo_type = name.type or hub.find_type(name.id)
+    repo_id, commit = hub.pin(repo_type, name.id, revision)
+    if repo_id != name.id:
+        log.warning("%s is called %s now", name.id, repo_id)
+    return JobSpec(
+        repo_type=repo_type,
+        repo_id=repo_id,
+        revision=revision,
+        commit=commit,
+        endpoint=hub.endpoint,
+        include=tuple(request.include) or name.include,
+        exclude=tuple(request.exclude),
+        output_dir=str(Path(request.output_dir).expanduser().absolute()) if request.output_dir else "",
+    )
+
+
+def nothing_matches(spec: JobSpec, plan: Plan) -> NotFoundError:
+    """Return the error for a listing without any file to download."""
+    name = f"{spec.repo_type.value}s/{spec.repo_id} at {spec.revision}"
+    if plan.skipped:
+        path, reason = plan.skipped[0]
+        return NotFoundError(f"{name} has no file that may be written: {path!r} is refused ({reason})")
+    if spec.include or spec.exclude:
+        look = f"`hf-downloader master {spec.repo_id} --dry-run`"
+        return NotFoundError(f"no file of {name} matches --include and --exclude; {look} lists them all")
+    return NotFoundError(f"{name} has no files")
+
+
+class MasterNode:
+    """Makes jobs; may be used by several threads."""
+
+    def __init__(self, hub: Hub, redis: RedisClient) -> None:
+        self._hub = hub
+        self._redis = redis
+        self._view = RedisView(redis)
+
+    def prepare(self, request: JobRequest) -> JobSpec:
+        """Find the repo and pin its revision; see the function of that name."""
+        return prepare(self._hub, request)
+
+    def submit(
+        self, spec: JobSpec, weight: int, on_progress: Callable[[Listing], None] = lambda _: None
+    ) -> Submitted:
+        """Make the job, or find it, and queue what of it is not queued yet.
+
+        `on_progress` is called as soon as the job exists, and then after each page.
+        The same repo, commit, filters and output is the same job: a listing that was interrupted goes
+        on, a paused or cancelled job is resumed, and files that failed are queued again. Raises
+        NotFoundError when no file matches (nothing is made then), and ConflictError when the job cannot
+        go on.
+        """
+        plan = Plan(spec.include, spec.exclude)
+        with closing(self._hub.pages(spec.repo_type, spec.repo_id, spec.commit)) as listing:
+            pages = plan.pages(listing)
+            first = next(pages, None)
+            if first is None:
+                raise nothing_matches(spec, plan)
+            job, created = self._redis.create_job(spec, weight)
+            on_progress(Listing(job))
+            before = self._revive(job)
+            queued = self._fill(job, chain([first], pages), on_progress)
+        return Submitted(job, created, before, self._view.job(job), queued, plan)
+
+    def wait(
+        self, job: int, on_status: Callable[[JobStatus], None] = lambda _: None, interval: float = 1.0
+    ) -> JobState:
+        """Return how the job ends, looking every `interval` seconds; a Redis that is away is waited for.
+
+        `on_status` is called with each look, and may read from Redis too.
+        Raises UnknownJobError when somebody forgets the job meanwhile.
+        """
+        away = False
+        while True:
+            try:
+                status = self._view.job(job)
+                on_status(status)
+                away = False
+                if status.state.ended:
+                    return status.state
+            except RedisUnavailableError as error:
+                if not away:
+                    log.warning("%s; waiting for it to come back", error)
+                away = True
+            sleep(interval)
+
+    def _revive(self, job: int) -> JobStatus:
+        """Let a job go on that somebody or something had stopped; return what it was like before."""
+        status = self._view.job(job)
+        if status.state in (JobState.PAUSED, JobState.CANCELLED):
+            self._redis.control("resume", job)
+        if status.failed:
+            self._redis.control("retry", job)
+        return status
+
+    def _fill(self, job: int, pages: Iterable[list[RepoFile]], on_progress: Callable[[Listing], None]) -> int:
+        """Queue what the job does not have yet of the listing; return how many files that were."""
+        feed = _Feed(self._redis, job)
+        if feed.complete:
+            return 0
+        for page in pages:
+            for start in range(0, len(page), CHUNK):
+                feed.add(page[start : start + CHUNK])
+                on_progress(Listing(job, feed.files, feed.size))
+        feed.finish()
+        return feed.queued
+
+
+class _Feed:
+    """Adds a listing to a job that may have the beginning of it already, and checks that it is the same."""
+
+    def __init__(self, redis: RedisClient, job: int) -> None:
+        self._redis = redis
+        self._job = job
+        self._hash = hashlib.sha256()
+        self._read_job()
+        self.files = self.size = self.queued = 0
+
+    def add(self, files: Sequence[RepoFile]) -> None:
+        """Add the next files of the listing, at most `CHUNK`."""
+        while files:
+            known = files[: max(self._total - self.files, 0)]
+            if known:
+                self._go_past(known)
+                self._check()
+            files = files[len(known) :]
+            if files and self._submit(files):
+                return
+
+    def finish(self) -> None:
+        """Say that the listing is complete."""
+        if self.files != self._total:
+            raise self._conflict()
+        self._redis.seal(self._job)
+
+    def _submit(self, files: Sequence[RepoFile]) -> bool:
+        """Queue files; return False if another master was faster, whose files are then skipped."""
+        digest = self._hash.copy()
+        digest.update(_lines(files))
+        if self._redis.submit(self._job, self.files, biggest_first(files), digest.hexdigest()):
+            self._go_past(files)
+            self._total = self.files
+            self.queued += len(files)
+            return True
+        self._read_job()
+        if self._total <= self.files:
+            raise self._conflict()
+        return False
+
+    def _read_job(self) -> None:
+        self._total, self._digest, self.complete = self._redis.listed(self._job)
+
+    def _go_past(self, files: Sequence[RepoFile]) -> None:
+        self._hash.update(_lines(files))
+        self.files += len(files)
+        self.size += sum(file.size for file in files)
+
+    def _check(self) -> None:
+        """Compare the listing with the job's, where the job's ends."""
+        if self.files == self._total and self._hash.hexdigest() != self._digest:
+            raise self._conflict()
+
+    def _conflict(self) -> ConflictError:
+        return ConflictError(
+            f"the hub now lists this commit otherwise than when job {self._job} was begun (another mirror?); "
+            f"run `hf-downloader forget {self._job}` and then this command again: what is there is kept"
+        )
+
+
+def _lines(files: Iterable[RepoFile]) -> bytes:
+    return "".join(f"{file.to_line()}\n" for file in files).encode()

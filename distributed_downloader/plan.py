@@ -1,0 +1,130 @@
+"""Decides which files of a listing are queued, and in which order (pure functions and a small state)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fnmatch import translate
+from typing import NamedTuple
+
+from distributed_downloader.models import RepoFile
+
+#: Bytes; what file systems allow for one name, and for a whole path.
+LONGEST_NAME, LONGEST_PATH = 255, 4096
+#: Our own folder beside the repos; see storage.py.
+OWN_FOLDER = ".hf-downloader"
+#: How many refused files are told by name; the rest is only counted, so that memory stays bounded.
+SKIPPED_SHOWN = 100
+
+
+class Skipped(NamedTuple):
+    """A file that is in the repo and will not be downloaded, and why."""
+
+    path: str
+    reason: str
+
+
+def path_filter(include: Sequence[str], exclude: Sequence[str]) -> Callable[[str], bool]:
+    """Return a test for paths with the semantics of `huggingface_hub`'s allow and ignore patterns.
+
+    Globs are case-sensitive, `*` also matches `/`, and `dir/` means everything below `dir`. No include
+    pattern means everything; exclude wins over include.
+    """
+    wanted, unwanted = _any_of(include or ["*"]), _any_of(exclude)
+
+    def accepts(path: str) -> bool:
+        path = path.replace("\\", "/")
+        return bool(wanted(path)) and not (exclude and unwanted(path))
+
+    return accepts
+
+
+def _any_of(patterns: Iterable[str]) -> Callable[[str], re.Match[str] | None]:
+    globs = (pattern.replace("\\", "/") for pattern in patterns)
+    return re.compile("|".join(translate(f"{glob}*" if glob.endswith("/") else glob) for glob in globs)).match
+
+
+def danger(path: str) -> str:
+    """Return why a path must not be used below a folder of ours, or "" if it may.
+
+    The rules are those of the strictest file system in use, so that a repo behaves alike everywhere.
+    """
+    if _PLAIN(path):
+        return ""
+    parts = path.split("/")
+    return next((reason for reason, applies in _DANGERS if applies(path, parts)), "")
+
+
+#: What nearly all paths are like, so that a million of them are judged fast.
+_PLAIN = re.compile(r"(?:[\w-][\w.-]{0,99}/){0,15}[\w-][\w.-]{0,99}", re.ASCII).fullmatch
+
+#: In this order: a path with control characters or half a surrogate pair cannot be measured.
+_DANGERS: tuple[tuple[str, Callable[[str, list[str]], bool]], ...] = (
+    ("an absolute path", lambda path, _: path.startswith("/")),
+    ("a backslash", lambda path, _: "\\" in path),
+    ("a control character", lambda path, _: bool(re.search(r"[\0-\x1f\x7f-\x9f\ud800-\udfff]", path))),
+    ("an empty, '.' or '..' component", lambda _, parts: not {"", ".", ".."}.isdisjoint(parts)),
+    ("a drive letter", lambda _, parts: any(re.match("[A-Za-z]:", part) for part in parts)),
+    (
+        "a name longer than 255 bytes",
+        lambda _, parts: any(len(part.encode()) > LONGEST_NAME for part in parts),
+    ),
+    ("a path longer than 4096 bytes", lambda path, _: len(path.encode()) > LONGEST_PATH),
+    (f"{OWN_FOLDER} is our own folder", lambda _, parts: parts[0].casefold() == OWN_FOLDER),
+)
+
+
+def biggest_first(files: Iterable[RepoFile]) -> list[RepoFile]:
+    """Return the files in the order that ends soonest: the biggest first, equals by path."""
+    return sorted(files, key=lambda file: (-file.size, file.path))
+
+
+class Plan:
+    """The way from a listing to the files to be queued, with what was noticed on it."""
+
+    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+        self._accepts = path_filter(include, exclude)
+        #: The first files that were refused, and how many there were in all.
+        self.skipped: list[Skipped] = []
+        self.skipped_count = 0
+        #: Accepted files without a hash: only their size can be checked.
+        self.unhashed = 0
+        #: Pairs of paths that are one file on a disk that ignores case, as far as they were noticed.
+        self.alike: list[tuple[str, str]] = []
+
+    def pages(self, listing: Iterable[Iterable[RepoFile]]) -> Iterator[list[RepoFile]]:
+        """Yield the accepted files, page by page, in the order of the listing; no page is empty.
+
+        A file is dropped if its path came on the same page or on the one before, which is where a hub
+        repeats itself when a page boundary moves. One that comes again later is queued again; that is
+        harmless, for the worker finds the file there and verified. So memory does not grow.
+        """
+        before: dict[str, set[str]] = {}
+        for page in listing:
+            here: dict[str, set[str]] = {}
+            accepted = [file for file in page if self._is_new(file, here, before) and self._is_wanted(file)]
+            before = here
+            if accepted:
+                yield accepted
+
+    def _is_new(self, file: RepoFile, here: dict[str, set[str]], before: dict[str, set[str]]) -> bool:
+        """Return whether the path is new, and note those that differ in nothing but case."""
+        folded = file.path.casefold()
+        kin = before.get(folded, set()) | here.get(folded, set())
+        here.setdefault(folded, set()).add(file.path)
+        if file.path in kin:
+            return False
+        if kin and len(self.alike) < SKIPPED_SHOWN:
+            self.alike.append((min(kin), file.path))
+        return True
+
+    def _is_wanted(self, file: RepoFile) -> bool:
+        if not self._accepts(file.path):
+            return False
+        if reason := danger(file.path):
+            self.skipped_count += 1
+            if len(self.skipped) < SKIPPED_SHOWN:
+                self.skipped.append(Skipped(file.path, reason))
+            return False
+        self.unhashed += not (file.sha256 or file.git_sha1)
+        return True
