@@ -1,0 +1,149 @@
+"""Walks into folders without following links, and turns what the disk says into our errors."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from distributed_downloader.errors import LocalError, PlaceError, RefusedError, TransferError
+
+#: Never through a link: a link in our tree may point anywhere.
+_INTO = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+#: What a disk may say that another machine would not, and what to do about it.
+_ADVICE = {
+    errno.ENOSPC: "free some space, or use another --output-dir",
+    errno.EDQUOT: "your quota is used up; free some space, or use another --output-dir",
+    errno.EROFS: "the disk is mounted read-only",
+    errno.EACCES: "the worker's user needs write permission there",
+    errno.EPERM: "the worker's user needs write permission there",
+    errno.EIO: "the disk fails; look at the kernel's log",
+    errno.ESTALE: "the network mount is gone; mount it again",
+    errno.ENOTDIR: "a file is where a folder should be",
+    errno.EEXIST: "a file is where a folder should be",
+    errno.EXDEV: "the repo's folder must not be a mount point of its own",
+    errno.EFBIG: "this disk cannot hold a file of that size; use another --output-dir",
+}
+#: What no other machine would do better with such a name.
+_NAMES = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ELOOP)
+#: What file systems say that cannot sync a folder: some of FUSE, vboxsf, 9p.
+_NO_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS)
+
+
+def disk_error(error: OSError, where: object, *, whole: bool = False) -> TransferError:
+    """Return our error for what the disk said about `where`.
+
+    A missing permission may concern this one place, unless `whole` says that it stands for the disk.
+    """
+    why = (error.strerror or str(error)).lower()
+    # Without a name, EINVAL is about a descriptor that was already open.
+    if error.errno in _NAMES and (error.errno != errno.EINVAL or error.filename is not None):
+        return RefusedError(f"{where}: {why}; this disk cannot hold a file of that name")
+    one_place = error.errno == errno.EFBIG or (not whole and error.errno in (errno.EACCES, errno.EPERM))
+    refused = PlaceError if one_place else LocalError
+    return refused(f"{where}: {why}; {_ADVICE.get(error.errno or 0, 'see to the disk')}")
+
+
+@contextmanager
+def disk(where: object, *, whole: bool = False) -> Iterator[None]:
+    """Translate each OSError of the block; `whole` as for `disk_error`."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, where, whole=whole) from error
+
+
+def names(path: str) -> list[bytes]:
+    """Split a repo path; raises RefusedError for one that could leave the repo's folder.
+
+    Bytes, so that the locale has no say in what a file is called.
+    """
+    parts = path.split("/")
+    if "\0" in path or any(part in ("", ".", "..") for part in parts):
+        raise RefusedError(f"{path!r} is not a safe file name; it is not written")
+    try:
+        return [part.encode() for part in parts]
+    except UnicodeEncodeError:
+        raise RefusedError(f"{path!r} is not valid Unicode; it is not written") from None
+
+
+@contextmanager
+def open_folder(root: Path, parts: Sequence[bytes], *, create: bool = True) -> Iterator[int]:
+    """Open `root/part/part...` and yield its descriptor, making what is missing.
+
+    `root` is the user's and may be a link; below it, links and files raise RefusedError.
+    Raises FileNotFoundError if something is missing and `create` is false.
+    """
+    fd = _open_root(root, create)
+    try:
+        for depth, part in enumerate(parts, 1):
+            child = _enter(fd, part, create)
+            if child is None:
+                path = root.joinpath(*map(os.fsdecode, parts[:depth]))
+                refuse_other(fd, part, path, stat.S_IFDIR)
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+            os.close(fd)
+            fd = child
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _open_root(root: Path, create: bool) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        return os.open(root, flags)
+    except FileNotFoundError:
+        if not create:
+            raise
+        root.mkdir(parents=True, exist_ok=True)
+        return os.open(root, flags)
+
+
+def _enter(fd: int, name: bytes, create: bool) -> int | None:
+    """Open a folder in a folder, making it if it is missing; None if a link or a file is in its place."""
+    try:
+        return os.open(name, _INTO, dir_fd=fd)
+    except FileNotFoundError:
+        if not create:
+            raise
+        _make(fd, name)
+        return os.open(name, _INTO, dir_fd=fd)
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+
+
+def _make(fd: int, name: bytes) -> None:
+    try:
+        os.mkdir(name, dir_fd=fd)
+    except FileExistsError:
+        return  # somebody else was faster
+    sync_folder(fd)
+
+
+def sync_folder(fd: int) -> None:
+    """Make a folder's new names safe from a power cut, where the disk can."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+
+
+def refuse_other(fd: int, name: bytes, path: Path, kind: int) -> None:
+    """Raise RefusedError if `name` exists and is something else than `kind` (S_IFREG or S_IFDIR)."""
+    try:
+        found = stat.S_IFMT(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return
+    if found == stat.S_IFLNK:
+        raise RefusedError(f"{path} is a symbolic link, and nothing is written through one; remove it first")
+    if found != kind:
+        needed = "folder" if kind == stat.S_IFDIR else "file"
+        raise RefusedError(f"{path} is in the way: the repo has a {needed} of that name; move it away")
