@@ -1,0 +1,407 @@
+"""One worker on a real Redis, with downloads that the test plays: claim, report, adopt, die, stop, drain."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import redis
+
+from distributed_downloader import worker as worker_module
+from distributed_downloader.cancel import Cancel
+from distributed_downloader.config import RedisConfig
+from distributed_downloader.embedded import EmbeddedRedis
+from distributed_downloader.errors import (
+    LocalError,
+    NetworkError,
+    NotFoundError,
+    PlaceError,
+    RateLimitError,
+    UsageError,
+)
+from distributed_downloader.models import DownloadTask, JobSpec, JobState, JobStatus, RepoFile, RepoType
+from distributed_downloader.redis_client import Limits, RedisClient
+from distributed_downloader.redis_view import RedisView
+from distributed_downloader.retry import RetryPolicy
+from distributed_downloader.worker import WorkerNode, new_worker_id
+from tests.servers import Server, binaries
+
+T = TypeVar("T")
+SPEC = JobSpec(
+    repo_type=RepoType.MODEL, repo_id="org/name", revision="main", commit="c" * 40, endpoint="http://hub.test"
+)
+AT_ONCE = RetryPolicy(draw=lambda low, high: low)
+
+
+def until(what: Callable[[], T | None], seconds: float = 30) -> T:
+    deadline = time.monotonic() + seconds
+    while not (result := what()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+    return result
+
+
+class Player:
+    """Plays the downloads: finishes, fails or waits, as the test says by file name."""
+
+    def __init__(self) -> None:
+        self.started: list[DownloadTask] = []
+        self.began: list[float] = []
+        self.stopped: list[str] = []
+        self.go = threading.Event()
+        self.closed = False
+        self.errors: dict[str, list[Exception]] = {}
+        self._lock = threading.Lock()
+
+    def run(self, task: DownloadTask, cancel: Cancel, progress: Callable[[int], None]) -> None:
+        with self._lock:
+            self.started.append(task)
+            self.began.append(time.monotonic())
+            errors = self.errors.get(task.file.path, [])
+            error = errors.pop(0) if errors else None
+        if task.file.path.startswith("wait"):
+            progress(5)
+            while not self.go.is_set():
+                if cancel.wait(0.01):
+                    self.stopped.append(cancel.reason)
+                    cancel.check()
+        if error:
+            raise error
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Stage:
+    """A Redis, a player and the workers that the test starts."""
+
+    def __init__(self, url: str, limits: Limits) -> None:
+        self.url, self.limits = url, limits
+        self.clients: list[RedisClient] = []
+        self.redis = self.client()
+        self.view = RedisView(self.redis)
+        self.raw = redis.Redis.from_url(url, decode_responses=True)
+        self.player = Player()
+        self.threads: list[tuple[WorkerNode, threading.Thread]] = []
+
+    def client(self) -> RedisClient:
+        self.clients.append(RedisClient(RedisConfig.model_validate({"url": self.url}), limits=self.limits))
+        return self.clients[-1]
+
+    def job(self, *paths: str) -> int:
+        job, _ = self.redis.create_job(SPEC, 1)
+        self.redis.submit(job, 0, [RepoFile(path=path, size=10) for path in paths], "d")
+        self.redis.seal(job)
+        return job
+
+    def worker(self, *, concurrency: int = 2, drain: bool = False, name: str | None = None) -> WorkerNode:
+        node = WorkerNode(
+            self.client(),
+            self.player,
+            concurrency=concurrency,
+            worker_id=name,
+            drain_when_empty=drain,
+            policy=AT_ONCE,
+        )
+        thread = threading.Thread(target=node.run, daemon=True)
+        thread.start()
+        self.threads.append((node, thread))
+        return node
+
+    def job_with_worker(self, *paths: str) -> int:
+        job = self.job(*paths)
+        self.worker()
+        return job
+
+    def a_minute_passes(self) -> None:
+        """Let the housekeeping find that every lease is over."""
+        keeper = RedisClient(RedisConfig.model_validate({"url": self.url}), limits=Limits(tick=0))
+        keeper.scripts.now = int(time.time() * 1000) + 60_000
+        keeper.tick()
+        keeper.close()
+
+    def ended(self, job: int) -> JobStatus:
+        return until(lambda: status if (status := self.view.job(job)).state.ended else None)
+
+    def join(self, node: WorkerNode) -> None:
+        thread = next(thread for each, thread in self.threads if each is node)
+        thread.join(30)
+        assert not thread.is_alive()
+
+    def close(self) -> None:
+        self.player.go.set()
+        for node, _ in self.threads:
+            node.stop()
+        for node, _ in self.threads:
+            self.join(node)
+        for client in self.clients:
+            client.close()
+        self.raw.close()
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    with EmbeddedRedis() as url:
+        stage = Stage(url, Limits(lease=3.0))
+        yield stage
+        stage.close()
+
+
+def test_it_does_all_files_and_counts_them(stage: Stage) -> None:
+    job = stage.job(*(f"file-{number}" for number in range(40)))
+    stage.worker(concurrency=4)
+    status = stage.ended(job)
+    assert (status.state, status.done, status.bytes_done) == (JobState.DONE, 40, 400)
+    assert len(stage.player.started) == 40
+
+
+def test_no_more_at_once_than_it_has_slots(stage: Stage) -> None:
+    stage.job(*(f"wait-{number}" for number in range(6)))
+    node = stage.worker(concurrency=2)
+    until(lambda: len(stage.player.started) == 2)
+    before = node._heartbeat.last_beat
+    until(lambda: node._heartbeat.last_beat > before)  # time enough for a third claim
+    assert len(node.describe().transfers) == 2
+    assert stage.raw.llen(f"{{hfd}}:active:{node.id}") == 2
+
+
+def test_one_file_s_failure_does_not_stop_the_others(stage: Stage) -> None:
+    stage.player.errors["bad"] = [NotFoundError("the hub has no such file")]
+    job = stage.job("good-1", "bad", "good-2")
+    stage.worker()
+    status = stage.ended(job)
+    assert (status.state, status.done, status.failed) == (JobState.FAILED, 2, 1)
+    (failure,) = stage.view.failures(job)
+    assert (failure.path, failure.error, failure.tries) == ("bad", "the hub has no such file", 1)
+
+
+def test_three_tries_then_it_is_reported_and_retry_queues_it_again(stage: Stage) -> None:
+    stage.player.errors["flaky"] = [NetworkError("reset")] * 3
+    job = stage.job("flaky")
+    stage.worker()
+    assert stage.ended(job).state is JobState.FAILED
+    assert [task.tries for task in stage.player.started] == [0, 1, 2]
+    assert stage.redis.control("retry", job)
+    assert stage.ended(job).state is JobState.DONE
+
+
+def test_two_failures_are_not_the_end(stage: Stage) -> None:
+    stage.player.errors["flaky"] = [NetworkError("reset")] * 2
+    assert stage.job("flaky")
+    stage.worker()
+    assert stage.ended(1).state is JobState.DONE
+
+
+def test_an_error_of_ours_is_a_failure_of_the_file_not_of_the_worker(stage: Stage) -> None:
+    stage.player.errors["odd"] = [ZeroDivisionError("oops")]
+    job = stage.job("odd", "even")
+    stage.worker()
+    assert stage.ended(job).state is JobState.DONE
+    assert len(stage.player.started) == 3
+
+
+def test_a_pause_that_the_hub_asks_for_is_kept_by_the_whole_fleet(stage: Stage) -> None:
+    stage.player.errors["limited"] = [RateLimitError("slow down", 2)]
+    stage.job("limited")
+    stage.worker(concurrency=1)
+    until(lambda: stage.raw.keys("{hfd}:hold:*"))
+    over = time.monotonic() + stage.raw.pttl("{hfd}:hold:http://hub.test") / 1000
+    spec = SPEC.model_copy(update={"repo_id": "org/other"})
+    job, _ = stage.redis.create_job(spec, 1)
+    stage.redis.submit(job, 0, [RepoFile(path=f"other-{number}", size=10) for number in range(3)], "d")
+    stage.redis.seal(job)
+    stage.worker(concurrency=3)
+    assert stage.ended(job).state is JobState.DONE
+    assert stage.ended(1).state is JobState.DONE
+    began = stage.player.began[1:]
+    assert len(began) == 4
+    assert min(began) >= over - 0.05
+
+
+def test_a_file_without_a_place_here_is_tried_elsewhere_and_does_not_stop_the_others(stage: Stage) -> None:
+    stage.player.errors["huge"] = [PlaceError("too large for this disk")] * 10
+    job = stage.job("huge", *(f"small-{number}" for number in range(20)))
+    node = stage.worker()
+    status = stage.ended(job)
+    assert (status.state, status.done, status.failed) == (JobState.FAILED, 20, 1)
+    assert node.trouble == ""
+    assert stage.view.failures(job)[0].error == "too large for this disk"
+
+
+def test_pauses_that_the_hub_asks_for_leave_a_file_its_three_tries(stage: Stage) -> None:
+    limited: list[Exception] = [RateLimitError("slow down", 0)] * 3
+    stage.player.errors["file"] = [*limited, NetworkError("reset"), NetworkError("reset")]
+    assert stage.ended(stage.job_with_worker("file")).state is JobState.DONE
+    assert [task.tries for task in stage.player.started] == [0, 0, 0, 0, 1, 2]
+
+
+def test_a_machine_with_a_full_disk_gives_the_task_back_and_rests(stage: Stage) -> None:
+    stage.player.errors["big"] = [LocalError("/data is full")]
+    job = stage.job("big")
+    node = stage.worker()
+    until(lambda: node.trouble == "/data is full")
+    assert (
+        until(lambda: [each for each in stage.view.workers() if each.trouble])[0].trouble == "/data is full"
+    )
+    assert stage.view.job(job).failed == 0
+    healthy = stage.worker()
+    assert stage.ended(job).state is JobState.DONE
+    assert healthy.trouble == ""
+    assert [task.tries for task in stage.player.started] == [0, 0]
+
+
+def test_stop_gives_everything_back_at_once_and_leaves(stage: Stage) -> None:
+    job = stage.job("wait-1", "wait-2", "wait-3")
+    node = stage.worker(concurrency=2)
+    until(lambda: len(stage.player.started) == 2)
+    node.stop()
+    stage.join(node)
+    assert stage.player.closed
+    status = stage.view.job(job)
+    assert (status.pending + status.active, status.failed) == (3, 0)
+    assert stage.player.stopped == ["the worker stops"] * 2
+    assert stage.view.workers() == []
+    stage.player.go.set()
+    stage.worker()
+    assert stage.ended(job).state is JobState.DONE
+    assert all(task.tries == 0 for task in stage.player.started)
+
+
+def test_stop_ends_a_worker_that_waits_for_work(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "_CLAIM_SECONDS", 600)
+    node = stage.worker()
+    until(stage.view.workers)
+    node.stop()
+    stage.join(node)
+
+
+def test_drain_ends_a_worker_that_waits_for_work(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "_CLAIM_SECONDS", 600)
+    node = stage.worker()
+    until(stage.view.workers)
+    node.drain()
+    stage.join(node)
+
+
+def test_drain_finishes_what_runs_and_claims_nothing_new(stage: Stage) -> None:
+    job = stage.job("wait-1", "wait-2", "wait-3")
+    node = stage.worker(concurrency=2)
+    until(lambda: len(stage.player.started) == 2)
+    node.drain()
+    stage.player.go.set()
+    stage.join(node)
+    assert stage.view.job(job).done == 2
+    assert stage.player.stopped == []
+
+
+def test_drain_when_empty_ends_when_nothing_is_left(stage: Stage) -> None:
+    job = stage.job("a", "b")
+    stage.join(stage.worker(drain=True))
+    assert stage.view.job(job).state is JobState.DONE
+
+
+def test_drain_when_empty_waits_for_a_listing_that_goes_on(stage: Stage) -> None:
+    job, _ = stage.redis.create_job(SPEC, 1)
+    node = stage.worker(drain=True)
+    until(stage.view.workers)
+    stage.redis.submit(job, 0, [RepoFile(path="late", size=10)], "d")
+    until(lambda: stage.view.job(job).done == 1)
+    stage.redis.seal(job)
+    stage.join(node)
+    assert stage.view.job(job).state is JobState.DONE
+
+
+def test_cancel_stops_what_runs(stage: Stage) -> None:
+    job = stage.job("wait-1")
+    stage.worker()
+    until(lambda: stage.player.started)
+    stage.redis.control("cancel", job)
+    until(lambda: stage.player.stopped == ["the job was cancelled"])
+    until(lambda: stage.view.job(job).active == 0)
+
+
+def test_forget_stops_what_runs(stage: Stage) -> None:
+    job = stage.job("wait-1")
+    stage.worker()
+    until(lambda: stage.player.started)
+    stage.redis.forget(job)
+    until(lambda: stage.player.stopped == ["the job was forgotten"])
+
+
+def test_a_claim_whose_reply_was_lost_goes_to_whoever_is_free(stage: Stage) -> None:
+    stage.job("wait-1")
+    stage.worker(name="w1", concurrency=1)
+    until(lambda: stage.player.started)  # its only slot is busy: it claims nothing itself
+    spec = SPEC.model_copy(update={"repo_id": "org/other"})
+    job, _ = stage.redis.create_job(spec, 1)
+    stage.redis.submit(job, 0, [RepoFile(path="lost", size=10)], "d")
+    stage.redis.seal(job)
+    # What Redis does when it serves a claim; the worker never hears of it.
+    assert stage.raw.brpoplpush("{hfd}:ready", "{hfd}:active:w1", 5)
+    stage.worker()
+    assert stage.ended(job).state is JobState.DONE
+    assert stage.view.job(1).done == 0  # its own slot is still busy
+
+
+def test_a_worker_that_was_taken_for_dead_stops_and_comes_back_under_a_new_name(stage: Stage) -> None:
+    job = stage.job("wait-1")
+    node = stage.worker(name="w1")
+    until(lambda: stage.player.started)
+    stage.a_minute_passes()
+    until(lambda: stage.player.stopped == ["the lease was lost"])
+    until(lambda: node.id != "w1" and [each.id for each in stage.view.workers()] == [node.id])
+    stage.player.go.set()
+    assert stage.ended(job).state is JobState.DONE
+    assert [task.tries for task in stage.player.started] == [0, 0]
+
+
+def test_it_waits_for_a_redis_that_is_not_there_yet(tmp_path: Path) -> None:
+    server = Server(binaries()[0])
+    player = Player()
+    client = RedisClient(server.config, limits=Limits(lease=3.0))
+    node = WorkerNode(client, player, concurrency=1)
+    thread = threading.Thread(target=node.run, daemon=True)
+    thread.start()
+    until(lambda: node._outage.noted)
+    try:
+        server.start()
+        stage = Stage(server.config.url.get_secret_value(), Limits(lease=3.0))
+        assert stage.ended(stage.job("file")).state is JobState.DONE
+        stage.close()
+        node.stop()
+        thread.join(30)
+        assert not thread.is_alive()
+    finally:
+        client.close()
+        server.remove()
+
+
+@pytest.mark.parametrize("end", [WorkerNode.stop, WorkerNode.drain])
+def test_it_can_be_ended_while_it_waits_for_redis(tmp_path: Path, end: Callable[[WorkerNode], None]) -> None:
+    client = RedisClient(RedisConfig.model_validate({"url": f"unix://{tmp_path}/none"}))
+    node = WorkerNode(client, Player(), concurrency=1)
+    thread = threading.Thread(target=node.run, daemon=True)
+    thread.start()
+    until(lambda: node._outage.noted)
+    end(node)
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_a_worker_that_has_left_does_not_come_back(stage: Stage) -> None:
+    node = stage.worker()
+    until(stage.view.workers)
+    node.stop()
+    stage.join(node)
+    node._heartbeat._beat(node.describe())  # a last beat that was slow on its way
+    assert stage.view.workers() == []
+
+
+def test_names() -> None:
+    assert new_worker_id() != new_worker_id()
+    with pytest.raises(UsageError, match="worker id"):
+        WorkerNode(RedisClient(RedisConfig()), Player(), concurrency=1, worker_id="a b")
