@@ -1,0 +1,139 @@
+"""The JSON of `--json`, as docs/json.md promises it: models in, plain dicts out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from distributed_downloader.display import plain, units
+from distributed_downloader.display.picture import Snapshot
+from distributed_downloader.display.speed import JobProgress
+from distributed_downloader.display.tables import by_repo
+from distributed_downloader.models import (
+    Failure,
+    FileStatus,
+    JobState,
+    JobStatus,
+    QueueStatus,
+    Transfer,
+    WorkerStatus,
+)
+
+Json = dict[str, Any]
+
+
+def dump(document: object, *, indent: int | None = 2) -> str:
+    """Return the document as ASCII: what is in a file's name cannot steer a terminal."""
+    return json.dumps(document, indent=indent)
+
+
+def status(snapshot: Snapshot) -> Json:
+    """Return the `status` object."""
+    return {
+        "jobs": [job(progress) for progress in snapshot.jobs],
+        "failures": [failure(number, shown) for number, shown in snapshot.failures],
+        "workers": [worker(shown) for shown in snapshot.workers],
+        "queue": queue(snapshot.queue) if snapshot.queue else None,
+    }
+
+
+def job(progress: JobProgress) -> Json:
+    """Return the `job` object."""
+    shown = progress.job
+    eta = progress.eta
+    return {
+        "id": shown.id,
+        "repo": units.repo(shown.spec),
+        **shown.spec.model_dump(mode="json"),
+        "state": shown.state.value,
+        "listed": shown.listed,
+        "listing_silent_seconds": round(shown.listing_silent),
+        "priority": shown.weight,
+        "files": _counters(shown),
+        "bytes": {"total": shown.bytes_total, "done": shown.bytes_done, "now": progress.bytes_now},
+        "bytes_per_second": round(progress.rate),
+        "eta_seconds": None if eta is None else round(eta),
+        "created_at": shown.created_at,
+        "ended_at": shown.ended_at,
+    }
+
+
+def _counters(shown: JobStatus) -> Json:
+    names = ("total", "pending", "active", "delayed", "held", "failed", "done")
+    return {name: getattr(shown, name) for name in names}
+
+
+def failure(job_id: int, shown: Failure) -> Json:
+    """Return the `failure` object."""
+    return {"job": job_id, **shown.model_dump()}
+
+
+def worker(shown: WorkerStatus) -> Json:
+    """Return the `worker` object."""
+    return {
+        "id": shown.id,
+        "host": shown.host,
+        "pid": shown.pid,
+        "version": shown.version,
+        "slots": shown.slots,
+        "started_at": shown.started_at,
+        "lease_seconds": round(shown.lease, 1),
+        "trouble": shown.trouble,
+        "bytes_per_second": round(plain.speed(shown)),
+        "transfers": [_transfer(transfer) for transfer in shown.transfers],
+    }
+
+
+def _transfer(shown: Transfer) -> Json:
+    return {**shown.model_dump(exclude={"task"}), "bytes_per_second": round(shown.bytes_per_second)}
+
+
+def queue(shown: QueueStatus) -> Json:
+    """Return the `queue` object; its `jobs` names every state."""
+    return {
+        **shown.model_dump(exclude={"jobs"}),
+        "jobs": {state.value: shown.jobs.get(state.value, 0) for state in JobState},
+    }
+
+
+def repos(shown: Iterable[JobProgress]) -> list[Json]:
+    """Return a list of `repo` objects."""
+    progress = {each.job.id: each for each in shown}
+    return [
+        {
+            "repo": name,
+            "state": _state(jobs).value,
+            "jobs": [job(progress[each.id]) for each in jobs],
+        }
+        for name, jobs in by_repo(each.job for each in progress.values()).items()
+    ]
+
+
+def _state(jobs: list[JobStatus]) -> JobState:
+    """Return the state of the newest job that has not ended, else of the newest."""
+    return max(jobs, key=lambda job: (not job.state.ended, job.id)).state
+
+
+def files(shown: Iterable[FileStatus]) -> Iterator[str]:
+    """Yield the lines of a list of `file` objects, as they come."""
+    before = "["
+    for file in shown:
+        yield f"{before}{dump(_file(file), indent=None)}"
+        before = ","
+    yield "[]" if before == "[" else "]"
+
+
+def _file(file: FileStatus) -> Json:
+    return {
+        "path": file.path,
+        "size": file.size,
+        "state": file.status.value,
+        "host": file.host,
+        "error": file.error,
+    }
+
+
+def action(name: str, shown: JobStatus, changed: bool) -> Json:
+    """Return the `action` object."""
+    return {"job": shown.id, "repo": units.repo(shown.spec), "action": name, "changed": changed}

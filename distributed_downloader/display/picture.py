@@ -1,0 +1,251 @@
+"""What `status` and its kin show: models in, lines out; nothing is read or printed here.
+
+With a `Canvas` that has a width, the lines fit on it; with one that has none (a file, a pipe) each thing
+is one whole line, as `plain` words it.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.text import Text
+
+from distributed_downloader.display import plain, units
+from distributed_downloader.display.canvas import Canvas
+from distributed_downloader.display.speed import JobProgress
+from distributed_downloader.models import Failure, JobState, QueueStatus, Transfer, WorkerStatus
+
+STYLES = {
+    JobState.RUNNING: "cyan",
+    JobState.PAUSED: "yellow",
+    JobState.CANCELLED: "dim",
+    JobState.DONE: "green",
+    JobState.FAILED: "red",
+}
+NO_JOBS = "No jobs yet. Queue one with: hf-downloader master org/name"
+NO_WORKERS = "No workers. Start one on each machine with: hf-downloader worker"
+#: Columns of a terminal of which nothing is known, and columns from which a job takes one line.
+NARROW, WIDE = 80, 150
+#: So that the columns after a rate stand still while it changes.
+RATE_WIDTH = 9
+FOOTER = "Ctrl+C ends this view, not the jobs"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that one look at Redis found."""
+
+    jobs: Sequence[JobProgress] = ()
+    #: Job id and failure.
+    failures: Sequence[tuple[int, Failure]] = ()
+    workers: Sequence[WorkerStatus] = ()
+    #: Only in the view of everything.
+    queue: QueueStatus | None = None
+    #: Why this is not the present, or "".
+    notice: str = ""
+
+
+@dataclass
+class Section:
+    """A part of the picture that can give up its last items where room is scarce."""
+
+    title: Text | None
+    items: list[list[Text]]
+    #: What follows "... and 12 more".
+    rest: str = ""
+    #: How little it is asked to give way.
+    weight: int = 1
+    hidden: int = 0
+
+    @property
+    def height(self) -> int:
+        """Lines that the section takes, with the blank one after it."""
+        return 1 + bool(self.title) + sum(map(len, self.items)) + bool(self.hidden)
+
+    def drop(self) -> None:
+        """Give up the last item."""
+        self.items.pop()
+        self.hidden += 1
+
+    def lines(self, canvas: Canvas) -> list[Text]:
+        """Return title, items and what is left out."""
+        found = [line for item in self.items for line in item]
+        if self.title:
+            found.insert(0, canvas.cut(self.title))
+        if self.hidden:
+            more = f" {canvas.mark} and {self.hidden:,} more{self.rest}"
+            found.append(canvas.cut(Text(more, "dim")))
+        return found
+
+
+def status(snapshot: Snapshot, canvas: Canvas, footer: Text | None = None) -> list[Text]:
+    """Return the whole picture: jobs, failed files, workers, queue."""
+    if canvas.width is None:
+        return _plain_status(snapshot, canvas)
+    parts = _sections(snapshot, canvas, whole=True)
+    last = _last_lines(snapshot, canvas, footer)
+    room = None if canvas.height is None else max(1, canvas.height - len(last))
+    if room is not None and sum(part.height for part in parts) > room:
+        parts = _sections(snapshot, canvas, whole=False)
+        _fit(parts, room)
+    lines = [line for part in parts for line in (*part.lines(canvas), Text())][:room]
+    return [*lines, *last][: canvas.height] if last else lines[:-1]
+
+
+def _plain_status(snapshot: Snapshot, canvas: Canvas) -> list[Text]:
+    lines = [plain.job(progress, canvas) for progress in snapshot.jobs]
+    lines += [plain.failure(job, failure, canvas) for job, failure in snapshot.failures]
+    lines += [plain.worker(worker, canvas) for worker in snapshot.workers]
+    lines += [plain.queue(snapshot.queue)] if snapshot.queue else []
+    return lines if snapshot.jobs else [Text(NO_JOBS), *lines]
+
+
+def _sections(snapshot: Snapshot, canvas: Canvas, *, whole: bool) -> list[Section]:
+    """Return the parts that have something to say; with `whole`, nothing in them is abridged."""
+    return [
+        Section(_jobs_title(snapshot), jobs(snapshot.jobs, canvas), weight=2),
+        *([_failures(snapshot, canvas, whole=whole)] if snapshot.failures else []),
+        *([_workers(snapshot, canvas, whole=whole)] if snapshot.workers or snapshot.queue else []),
+    ]
+
+
+def _last_lines(snapshot: Snapshot, canvas: Canvas, footer: Text | None) -> list[Text]:
+    queue = snapshot.queue and Text.assemble(("Queue", "bold"), "  ", plain.waiting(snapshot.queue))
+    return [canvas.cut(line) for line in (queue, footer) if line]
+
+
+def _fit(parts: list[Section], height: int) -> None:
+    for part in parts:
+        while len(part.items) > max(height, 1):
+            part.drop()
+    while sum(part.height for part in parts) > height:
+        biggest = max(parts, key=lambda part: (len(part.items) > 1, part.height / part.weight))
+        if len(biggest.items) < 2:
+            return
+        biggest.drop()
+
+
+def _jobs_title(snapshot: Snapshot) -> Text | None:
+    """Return `Jobs  2 running, 1 paused`; one job that was asked for speaks for itself."""
+    if snapshot.queue is None and len(snapshot.jobs) == 1:
+        return None
+    words = plain.states(Counter(progress.job.state.value for progress in snapshot.jobs))
+    return Text.assemble(("Jobs", "bold"), "  ", (words, "dim"))
+
+
+def jobs(shown: Sequence[JobProgress], canvas: Canvas) -> list[list[Text]]:
+    """Return two lines per job, its bar and its numbers; on a wide canvas both in one line."""
+    if not shown:
+        return [[canvas.cut(Text(NO_JOBS))]]
+    width = canvas.width or NARROW
+    wide = width >= WIDE
+    id_width = max(len(str(progress.job.id)) for progress in shown)
+    rows = [_numbers(progress, canvas) for progress in shown]
+    numbers = canvas.columns(rows, indent=2 if wide else id_width + 3)
+    room = width - (max(line.cell_len for line in numbers) if wide else 0)
+    bars = _bars(shown, canvas, id_width, room)
+    return [
+        [bar.append_text(line)] if wide else [canvas.cut(bar), line]
+        for bar, line in zip(bars, numbers, strict=True)
+    ]
+
+
+def _bars(shown: Sequence[JobProgress], canvas: Canvas, id_width: int, width: int) -> list[Text]:
+    names = [canvas.text(units.repo(progress.job.spec)) for progress in shown]
+    name_width = min(max(name.cell_len for name in names), max(12, width * 2 // 5))
+    bar_width = max(0, width - id_width - name_width - 11)
+    return [
+        Text.assemble(
+            f" {progress.job.id:>{id_width}}  ",
+            canvas.fill(canvas.shorten(name, name_width), name_width),
+            "  ",
+            canvas.bar(progress.fraction, bar_width, STYLES[progress.job.state]),
+            f"{int(progress.fraction * 100)}%".rjust(6) if progress.job.listed else " " * 6,
+        )
+        for progress, name in zip(shown, names, strict=True)
+    ]
+
+
+def _numbers(progress: JobProgress, canvas: Canvas) -> list[Text]:
+    job = progress.job
+    running = job.state is JobState.RUNNING
+    quiet = "dim" if job.state.ended else ""
+    outcome = Text(plain.outcome(progress, canvas), "" if running else STYLES[job.state])
+    if troubles := plain.troubles(job):
+        outcome.append(", ", "dim").append(troubles, "red" if job.failed else "yellow")
+    return [
+        Text(plain.files(job), quiet),
+        Text(plain.size(progress), quiet),
+        Text((units.rate(progress.rate) if running else "").ljust(RATE_WIDTH)),
+        outcome,
+    ]
+
+
+def _failures(snapshot: Snapshot, canvas: Canvas, *, whole: bool) -> Section:
+    total = sum(progress.job.failed for progress in snapshot.jobs)
+    title = Text.assemble(("Failed files", "bold red"), f"  {total:,}")
+    make = _whole_failure if whole else _short_failure
+    items = [make(job, failure, canvas) for job, failure in snapshot.failures]
+    found = Section(title, items, ": hf-downloader files JOB --failed")
+    found.hidden = max(0, total - len(snapshot.failures))
+    return found
+
+
+def _whole_failure(job: int, failure: Failure, canvas: Canvas) -> list[Text]:
+    indent = f" {job}  "
+    width = max(8, (canvas.width or NARROW) - len(indent))
+    reason = canvas.text(f"{failure.error} ({units.tries(failure.tries)} on {failure.host})").plain
+    path = canvas.shorten(canvas.text(failure.path, "red"), width)
+    # Where lines scroll, an address is left whole, to be clicked at or copied.
+    wrapped = textwrap.wrap(reason, width, break_long_words=canvas.height is not None, break_on_hyphens=False)
+    return [Text.assemble(indent, path), *(Text(" " * len(indent) + line) for line in wrapped)]
+
+
+def _short_failure(job: int, failure: Failure, canvas: Canvas) -> list[Text]:
+    path = canvas.shorten(canvas.text(failure.path, "red"), (canvas.width or NARROW) * 2 // 5)
+    return [canvas.cut(Text.assemble(f" {job}  ", path, "  ", canvas.text(failure.error)))]
+
+
+def _workers(snapshot: Snapshot, canvas: Canvas, *, whole: bool) -> Section:
+    slots, busy = plain.slots(snapshot.workers)
+    words = f"{len(snapshot.workers):,} with {units.count(slots, 'slot')}, {busy:,} busy"
+    title = Text.assemble(("Workers", "bold"), "  ", (words if snapshot.workers else "", "dim"))
+    return Section(title, workers(snapshot.workers, canvas, whole=whole))
+
+
+def workers(shown: Sequence[WorkerStatus], canvas: Canvas, *, whole: bool = True) -> list[list[Text]]:
+    """Return for each worker who it is and what it does: one line, or with `whole` one per transfer."""
+    if not shown:
+        return [[canvas.cut(Text(NO_WORKERS))]]
+    rows = [_worker_rows(worker, canvas, whole=whole) for worker in shown]
+    lines = iter(canvas.columns([row for some in rows for row in some], flexible=2, right={1, 3}, indent=1))
+    return [[next(lines) for _ in some] for some in rows]
+
+
+def _worker_rows(worker: WorkerStatus, canvas: Canvas, *, whole: bool) -> list[list[Text]]:
+    width = max(12, (canvas.width or NARROW) * 3 // 10)
+    name = canvas.shorten(canvas.text(worker.id), width)
+    first, *others = _doing(worker, canvas, whole=whole)
+    return [
+        [name, Text(units.rate(plain.speed(worker))), *first],
+        *([Text(), Text(), *cells] for cells in others),
+    ]
+
+
+def _doing(worker: WorkerStatus, canvas: Canvas, *, whole: bool) -> list[list[Text]]:
+    if worker.trouble:
+        return [[canvas.text(f"waits: {worker.trouble}", "yellow")]]
+    if not worker.transfers:
+        return [[Text("idle", "dim")]]
+    lines = [_transfer(transfer, canvas) for transfer in worker.transfers]
+    if whole or len(lines) == 1:
+        return lines
+    return [[lines[0][0], Text(f"and {len(lines) - 1} more", "dim")]]
+
+
+def _transfer(transfer: Transfer, canvas: Canvas) -> list[Text]:
+    percent = f"{plain.percent(transfer.bytes_done, transfer.size)} of {units.size(transfer.size)}"
+    return [canvas.text(transfer.path), Text(percent, "dim")]

@@ -1,0 +1,184 @@
+"""Shows the progress of a job to whoever waits for it (`download`, `master --wait`, `demo`).
+
+    with watch(console) as show:
+        while True:
+            job = view.job(number)
+            show(job, view.workers(), view.failures(number) if job.failed else [])
+            if job.state.ended:
+                break
+            time.sleep(1)
+
+`console` writes to standard error. On a terminal there is one picture that is drawn over; elsewhere a line
+is printed when the job's state or its failures change, and every `QUIET` seconds while it moves. Call `show`
+as often as you like (once a second is pleasant); it never blocks. When the block ends after a job that has
+ended, one line says what came of it. Log lines written meanwhile appear above the picture; child processes
+must not write to the same terminal.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.text import Text
+
+from distributed_downloader.display import picture, plain, units
+from distributed_downloader.display.canvas import Canvas, emit, is_screen
+from distributed_downloader.display.speed import JobProgress, Speedometer
+from distributed_downloader.models import Failure, JobStatus, WorkerStatus
+
+#: Seconds between two plain lines about a job whose state stays the same.
+QUIET = 10.0
+RECOVERED = "Redis answers again"
+
+
+class Show(Protocol):
+    """What `watch` gives."""
+
+    def __call__(
+        self, job: JobStatus, workers: Sequence[WorkerStatus] = (), failures: Sequence[Failure] = ()
+    ) -> None:
+        """Show one look at a job, at the workers that work at it and the first of its failures."""
+
+
+Viewer = Callable[[picture.Snapshot], None]
+
+
+class Picture:
+    """Draws the latest snapshot in the size that the terminal has at that moment."""
+
+    def __init__(self, title: str = "", *, screen: bool = False) -> None:
+        self._title, self._screen = title, screen
+        self.snapshot: picture.Snapshot | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self.snapshot is None:
+            return
+        canvas = Canvas.of(console, full_screen=True)
+        head = [canvas.cut(canvas.text(self._title, "bold")), Text()] if self._title else []
+        # The cursor rests below an inline picture.
+        taken = len(head) + (not self._screen)
+        lines = picture.status(self.snapshot, canvas.lower(taken), self._footer(self.snapshot))
+        yield Text("\n", no_wrap=True, overflow="crop").join([*head, *lines])
+
+    def _footer(self, snapshot: picture.Snapshot) -> Text | None:
+        if snapshot.notice:
+            return Text(snapshot.notice, "bold yellow")
+        return Text(f"{time.strftime('%H:%M:%S')}  {picture.FOOTER}", "dim") if self._screen else None
+
+
+class Lines:
+    """Prints one plain line per job when something changed: at once if it matters, else now and then."""
+
+    def __init__(
+        self, console: Console, quiet: float = QUIET, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._console, self._quiet, self._clock = console, quiet, clock
+        self._last: dict[int, tuple[tuple[object, ...], JobProgress, float]] = {}
+        self._failures: set[tuple[int, Failure]] = set()
+        self._notice = ""
+
+    def __call__(self, snapshot: picture.Snapshot) -> None:
+        """Print what changed since the last call."""
+        canvas = Canvas.of(self._console)
+        changed = [progress for progress in snapshot.jobs if self._changed(progress)]
+        fresh = [pair for pair in snapshot.failures if pair not in self._failures]
+        self._failures.update(fresh)
+        emit(self._console, [plain.failure(*pair, canvas) for pair in fresh])
+        emit(self._console, [plain.job(progress, canvas) for progress in changed])
+        if snapshot.notice != self._notice:
+            self._notice = snapshot.notice
+            emit(self._console, [Text(self._notice or RECOVERED)])
+
+    def _changed(self, progress: JobProgress) -> bool:
+        now, job = self._clock(), progress.job
+        key = (job.state, job.listed, job.failed)
+        old = self._last.get(job.id)
+        if old and old[0] == key:
+            moved = (old[1].bytes_now, old[1].job.done) != (progress.bytes_now, job.done)
+            if not moved or now - old[2] < self._quiet:
+                return False
+        self._last[job.id] = (key, progress, now)
+        return True
+
+
+@contextmanager
+def watch(console: Console, title: str = "") -> Iterator[Show]:
+    """Show one job's progress on `console` while the block runs, and at the end what came of it."""
+    speedometer, began = Speedometer(), time.monotonic()
+    seen: list[JobStatus] = []
+    with viewer(console, title) as view:
+
+        def show(
+            job: JobStatus, workers: Sequence[WorkerStatus] = (), failures: Sequence[Failure] = ()
+        ) -> None:
+            seen.append(job)
+            del seen[1:-1]
+            pairs = [(job.id, failure) for failure in failures]
+            view(picture.Snapshot(speedometer.measure([job], workers), pairs, workers))
+
+        yield show
+    if seen and seen[-1].state.ended:
+        emit(console, [summary(seen[0], seen[-1], time.monotonic() - began)])
+
+
+def viewer(console: Console, title: str = "") -> AbstractContextManager[Viewer]:
+    """Return what shows snapshots on this console: pictures on a terminal, lines elsewhere."""
+    return pictures(console, title) if is_screen(console) else lines(console)
+
+
+@contextmanager
+def lines(console: Console, quiet: float = QUIET) -> Iterator[Viewer]:
+    """Show snapshots as lines, with `quiet` seconds between two about a job whose state stays the same."""
+    yield Lines(console, quiet)
+
+
+@contextmanager
+def pictures(console: Console, title: str = "", *, screen: bool = False) -> Iterator[Viewer]:
+    """Show snapshots as pictures that replace each other, and leave none.
+
+    With `screen`, the picture has the whole terminal to itself, and leaves it as it was.
+    """
+    drawn = Picture(title, screen=screen)
+
+    def view(snapshot: picture.Snapshot) -> None:
+        drawn.snapshot = snapshot
+        live.refresh()
+
+    live = Live(drawn, console=console, auto_refresh=False, transient=True, screen=screen)
+    with live, _logs_above():
+        yield view
+
+
+@contextmanager
+def _logs_above() -> Iterator[None]:
+    """Let log handlers that write to the real standard error write above the picture instead."""
+    moved = [
+        handler
+        for handler in logging.getLogger().handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.__stderr__
+    ]
+    for handler in moved:
+        handler.setStream(sys.stderr)
+    try:
+        yield
+    finally:
+        for handler in moved:
+            handler.setStream(sys.__stderr__)
+
+
+def summary(first: JobStatus, last: JobStatus, seconds: float) -> Text:
+    """Return `Job 3 (org/name) done: 17 files, 16.1 GB in 5m 57s (45.1 MB/s)`."""
+    gained = last.bytes_done - first.bytes_done
+    average = f" ({units.rate(gained / seconds)})" if seconds > 0 and gained > 0 else ""
+    words = f"{plain.files(last)}, {units.size(last.bytes_done)} in {units.duration(seconds)}{average}"
+    failed = f", {last.failed:,} failed" if last.failed else ""
+    style = picture.STYLES[last.state]
+    name = units.safe(f"Job {last.id} ({units.repo(last.spec)}) ")
+    return Text.assemble(name, (last.state.value, style), f": {words}{failed}")

@@ -1,0 +1,123 @@
+"""What `repos`, `queue`, `workers` and `files` show: models in, aligned lines out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.text import Text
+
+from distributed_downloader.display import plain, units
+from distributed_downloader.display.canvas import Canvas
+from distributed_downloader.display.picture import NO_JOBS, NO_WORKERS, STYLES
+from distributed_downloader.display.speed import JobProgress
+from distributed_downloader.models import FileStatus, JobStatus, QueueStatus, TaskStatus, WorkerStatus
+
+#: Seconds of lease below which a worker has missed a beat.
+SILENT = 15.0
+HOST_WIDTH = 14
+FILE_STYLES = {TaskStatus.DONE: "green", TaskStatus.FAILED: "red", TaskStatus.ACTIVE: "cyan"}
+
+
+def by_repo(jobs: Iterable[JobStatus]) -> dict[str, list[JobStatus]]:
+    """Return the jobs of each repo, both in the order in which they came."""
+    found: dict[str, list[JobStatus]] = {}
+    for job in jobs:
+        found.setdefault(units.repo(job.spec), []).append(job)
+    return found
+
+
+def repos(jobs: Iterable[JobStatus], canvas: Canvas) -> list[Text]:
+    """Return a line per job, those of a repo beside each other under its name."""
+    rows = [
+        _repo_row(name, job, canvas, first=number == 0)
+        for name, some in by_repo(jobs).items()
+        for number, job in enumerate(some)
+    ]
+    if not rows:
+        return [canvas.cut(Text(NO_JOBS))]
+    return canvas.columns(
+        [_head("Repo", "Job", "Revision", "State", "Files", "Size"), *rows], flexible=0, right={1}
+    )
+
+
+def _repo_row(name: str, job: JobStatus, canvas: Canvas, *, first: bool) -> list[Text]:
+    # In a pipe every line says whose it is.
+    shown = name if first or canvas.width is None else ""
+    revision = canvas.shorten(canvas.text(job.spec.revision), 16)
+    return [
+        canvas.text(shown),
+        Text(str(job.id)),
+        revision,
+        Text(job.state.value, STYLES[job.state]),
+        Text(plain.files(job).rpartition(" ")[0]),
+        Text(plain.size(JobProgress(job, job.bytes_done))),
+    ]
+
+
+def queue(shown: QueueStatus, canvas: Canvas) -> list[Text]:
+    """Return a line per number, with what it counts."""
+    rows = [
+        ("Ready", f"{shown.ready:,}", "files that the next free slots take"),
+        ("To retry", f"{shown.delayed:,}", "files that wait for their next try"),
+        (
+            "Parked",
+            f"{shown.parked:,}",
+            "files whose next try is offered first to the host that has a part of them",
+        ),
+        ("Workers", f"{shown.workers:,}", f"with {units.count(shown.slots, 'slot')}"),
+        ("Jobs", f"{sum(shown.jobs.values()):,}", plain.states(shown.jobs)),
+    ]
+    cells = [[Text(name, "bold"), Text(number), Text(words, "dim")] for name, number, words in rows]
+    return canvas.columns(cells, right={1})
+
+
+def workers(shown: Sequence[WorkerStatus], now: float, canvas: Canvas) -> list[Text]:
+    """Return a line per worker; `now` is the Unix time from which ages are counted."""
+    if not shown:
+        return [canvas.cut(Text(NO_WORKERS))]
+    head = _head("Worker", "Slots", "Rate", "Up", "Lease", "Doing")
+    return canvas.columns([head, *(_worker_row(worker, now, canvas) for worker in shown)], right={2, 3, 4})
+
+
+def _worker_row(worker: WorkerStatus, now: float, canvas: Canvas) -> list[Text]:
+    name = canvas.text(worker.id)
+    return [
+        canvas.shorten(name, max(12, canvas.width * 3 // 10)) if canvas.width else name,
+        Text(f"{len(worker.transfers)} of {worker.slots}"),
+        Text(units.rate(plain.speed(worker))),
+        Text(units.duration(now - worker.started_at)),
+        Text(units.duration(worker.lease), "yellow" if worker.lease < SILENT else ""),
+        _doing(worker, canvas),
+    ]
+
+
+def _doing(worker: WorkerStatus, canvas: Canvas) -> Text:
+    if worker.trouble:
+        return canvas.text(f"waits: {worker.trouble}", "yellow")
+    if not worker.transfers:
+        return Text("idle", "dim")
+    return canvas.text(", ".join(f"{t.path} {plain.percent(t.bytes_done, t.size)}" for t in worker.transfers))
+
+
+def files(shown: Iterable[FileStatus], canvas: Canvas) -> Iterable[Text]:
+    """Yield a line per file as they come: state, size, host, path, and why it failed."""
+    for file in shown:
+        yield _file(file, canvas)
+
+
+def _file(file: FileStatus, canvas: Canvas) -> Text:
+    head = Text.assemble(
+        (f"{file.status.value:<8}", FILE_STYLES.get(file.status, "")), f"{units.size(file.size):>8}  "
+    )
+    head.append_text(
+        canvas.fill(canvas.shorten(canvas.text(file.host or "-"), HOST_WIDTH), HOST_WIDTH)
+    ).append("  ")
+    path = canvas.text(file.path)
+    if canvas.width is not None:
+        path = canvas.shorten(path, max(12, canvas.width - head.cell_len))
+    head.append_text(path)
+    return head.append_text(canvas.text(f": {file.error}", "red")) if file.error else head
+
+
+def _head(*names: str) -> list[Text]:
+    return [Text(name, "bold") for name in names]

@@ -1,0 +1,362 @@
+"""The picture of `status`, at fixed widths and on pipes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.text import Text
+
+from distributed_downloader.display import picture
+from distributed_downloader.display.canvas import Canvas
+from distributed_downloader.display.picture import Snapshot
+from distributed_downloader.display.speed import JobProgress
+from distributed_downloader.models import JobState, RepoType
+from tests.unit.looking_on import (
+    EVIL,
+    EVIL_SHOWN,
+    done,
+    failure,
+    job,
+    progress,
+    queue,
+    transfer,
+    words,
+    worker,
+)
+
+PIPE = Canvas()
+GATED = "the repo is gated: ask for access at https://huggingface.co/org/name, then `hf-downloader retry 4`"
+
+
+def shown(*jobs: JobProgress, width: int = 80) -> str:
+    """Return the picture of these jobs alone."""
+    return words(picture.status(Snapshot(jobs=jobs), Canvas(width)))
+
+
+def fleet() -> Snapshot:
+    """Return a busy fleet: a job in each state, failed files, workers of each kind."""
+    llama = progress(job(3, "meta-llama/Llama-3.1-8B-Instruct"), rate=45_200_000)
+    listing = progress(
+        job(
+            12,
+            "HuggingFaceFW/fineweb-edu-score-2",
+            repo_type=RepoType.DATASET,
+            listed=False,
+            total=25_868,
+            done=1234,
+            failed=2,
+            delayed=3,
+            bytes_total=10_400_000_000_000,
+            bytes_done=1_200_000_000_000,
+        ),
+        rate=120_000_000,
+    )
+    paused = progress(job(13, "gpt2", JobState.PAUSED))
+    ended = progress(done(14, "openai/whisper-large-v3"))
+    failed = progress(
+        job(15, "org/broken", JobState.FAILED, failed=1, active=0, pending=0, done=16, ended_at=1_000_037.0)
+    )
+    cancelled = progress(job(16, "org/gone", JobState.CANCELLED, ended_at=1_000_037.0))
+    return Snapshot(
+        jobs=[llama, listing, paused, ended, failed, cancelled],
+        failures=[
+            (12, failure("original/consolidated.00.pth", GATED, tries=1)),
+            (12, failure("data/train-00001.parquet", "the connection broke after 12 MB")),
+            (15, failure("x.bin", "sha256 differs")),
+        ],
+        workers=[
+            worker("gpu-07-4711-ab12cd", transfer("model-00001-of-00004.safetensors"), transfer("a.json", 1)),
+            worker("gpu-08-4712-cd34ef"),
+            worker("login-1-99-ef56ab", trouble="/scratch is full, trying again in 30 s"),
+        ],
+        queue=queue(),
+    )
+
+
+# -- snapshots -------------------------------------------------------------------------------------------
+
+AT_80 = """\
+Jobs  2 running, 1 paused, 1 cancelled, 1 done, 1 failed
+  3  meta-llama/Llama-3.1-8B-Instruct  ━━━━━━━━━━━━━━─────────────────────   42%
+     12 of 17 files          6.8 of 16.1 GB  45.2 MB/s  ETA 3m 26s
+ 12  datasets/Hugging…web-edu-score-2  ━━━━───────────────────────────────
+     1,234 of 25,868+ files  1.2 of 10.4 TB  120 MB/s   listing…, 2 failed, 3 t…
+ 13  gpt2                              ━━━━━━━━━━━━━━─────────────────────   42%
+     12 of 17 files          6.8 of 16.1 GB             paused
+ 14  openai/whisper-large-v3           ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━  100%
+     17 files                16.1 GB                    done in 1h 00m
+ 15  org/broken                        ━━━━━━━━━━━━━━─────────────────────   42%
+     16 of 17 files          6.8 of 16.1 GB             failed in 37s, 1 failed
+ 16  org/gone                          ━━━━━━━━━━━━━━─────────────────────   42%
+     12 of 17 files          6.8 of 16.1 GB             cancelled in 37s
+
+Failed files  3
+ 12  original/consolidated.00.pth
+     the repo is gated: ask for access at https://huggingface.co/org/name, then
+     `hf-downloader retry 4` (1 try on gpu-07)
+ 12  data/train-00001.parquet
+     the connection broke after 12 MB (3 tries on gpu-07)
+ 15  x.bin
+     sha256 differs (3 tries on gpu-07)
+
+Workers  3 with 12 slots, 2 busy
+ gpu-07-4711-ab12cd  22.4 MB/s  model-00001-of-00004.safetensors   42% of 4.9 GB
+                                a.json                            100% of 4.9 GB
+ gpu-08-4712-cd34ef          -  idle
+ login-1-99-ef56ab           -  waits: /scratch is full, trying again in 30 s
+
+Queue  120 ready, 4 to retry
+"""
+
+
+def test_at_80_columns() -> None:
+    assert words(picture.status(fleet(), Canvas(80))) == AT_80
+
+
+AT_120 = """\
+Jobs  2 running, 1 paused, 1 cancelled, 1 done, 1 failed
+  3  meta-llama/Llama-3.1-8B-Instruct            ━━━━━━━━━━━━━━━━━━━━━━━━━━━──────────────────────────────────────   42%
+     12 of 17 files          6.8 of 16.1 GB  45.2 MB/s  ETA 3m 26s
+ 12  datasets/HuggingFaceFW/fineweb-edu-score-2  ━━━━━━━──────────────────────────────────────────────────────────
+     1,234 of 25,868+ files  1.2 of 10.4 TB  120 MB/s   listing…, 2 failed, 3 to retry
+"""  # noqa: E501
+
+
+def test_at_120_columns_numbers_are_whole() -> None:
+    lines = picture.status(fleet(), Canvas(120))
+    assert words(lines[:5]) == AT_120
+
+
+AT_200 = """\
+  3  meta-llama/Llama-3.1-8B-Instruct            ━━━━━━━━━━━━━━━━━━━━━━━━━━────────────────────────────────────   42%\
+  12 of 17 files          6.8 of 16.1 GB  45.2 MB/s  ETA 3m 26s
+"""  # noqa: E501
+
+
+def test_at_200_columns_a_job_is_one_line() -> None:
+    lines = picture.status(fleet(), Canvas(200))
+    assert words(lines[1:2]) == AT_200
+    assert lines[2].plain.startswith(" 12  datasets/HuggingFaceFW/fineweb-edu-score-2  ")
+
+
+AT_24_LINES = """\
+Jobs  2 running, 1 paused, 1 cancelled, 1 done, 1 failed
+  3  meta-llama/Llama-3.1-8B-Instruct  ━━━━━━━━━━━━━━─────────────────────   42%
+     12 of 17 files          6.8 of 16.1 GB  45.2 MB/s  ETA 3m 26s
+ 12  datasets/Hugging…web-edu-score-2  ━━━━───────────────────────────────
+     1,234 of 25,868+ files  1.2 of 10.4 TB  120 MB/s   listing…, 2 failed, 3 t…
+ 13  gpt2                              ━━━━━━━━━━━━━━─────────────────────   42%
+     12 of 17 files          6.8 of 16.1 GB             paused
+ 14  openai/whisper-large-v3           ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━  100%
+     17 files                16.1 GB                    done in 1h 00m
+ 15  org/broken                        ━━━━━━━━━━━━━━─────────────────────   42%
+     16 of 17 files          6.8 of 16.1 GB             failed in 37s, 1 failed
+ … and 1 more
+
+Failed files  3
+ 12  original/consolidated.00.pth  the repo is gated: ask for access at https:/…
+ 12  data/train-00001.parquet  the connection broke after 12 MB
+ 15  x.bin  sha256 differs
+
+Workers  3 with 12 slots, 2 busy
+ gpu-07-4711-ab12cd  22.4 MB/s  model-00001-of-00004.safetensors  and 1 more
+ gpu-08-4712-cd34ef          -  idle
+ login-1-99-ef56ab           -  waits: /scratch is full, trying again in 30 s
+
+Queue  120 ready, 4 to retry
+"""
+
+
+def test_on_24_lines_what_matters_least_gives_way() -> None:
+    assert words(picture.status(fleet(), Canvas(80, 24))) == AT_24_LINES
+
+
+ON_A_PIPE = f"""\
+job 3 meta-llama/Llama-3.1-8B-Instruct: 12 of 17 files, 6.8 of 16.1 GB, 42%, 45.2 MB/s, ETA 3m 26s
+job 12 datasets/HuggingFaceFW/fineweb-edu-score-2: 1,234 of 25,868+ files, 1.2 of 10.4 TB, 120 MB/s, \
+listing…, 2 failed, 3 to retry
+job 13 gpt2: 12 of 17 files, 6.8 of 16.1 GB, paused
+job 14 openai/whisper-large-v3: 17 files, 16.1 GB, done in 1h 00m
+job 15 org/broken: 16 of 17 files, 6.8 of 16.1 GB, failed in 37s, 1 failed
+job 16 org/gone: 12 of 17 files, 6.8 of 16.1 GB, cancelled in 37s
+job 12 failed: original/consolidated.00.pth: {GATED} (1 try on gpu-07)
+job 12 failed: data/train-00001.parquet: the connection broke after 12 MB (3 tries on gpu-07)
+job 15 failed: x.bin: sha256 differs (3 tries on gpu-07)
+worker gpu-07-4711-ab12cd: 2 of 4 slots, 22.4 MB/s: model-00001-of-00004.safetensors 42%, a.json 100%
+worker gpu-08-4712-cd34ef: 0 of 4 slots, idle
+worker login-1-99-ef56ab: 0 of 4 slots, waits: /scratch is full, trying again in 30 s
+queue: 120 ready, 4 to retry; 2 workers with 8 slots; jobs: 2 running, 1 paused
+"""
+
+
+def test_on_a_pipe_each_thing_is_one_whole_line() -> None:
+    assert words(picture.status(fleet(), PIPE)) == ON_A_PIPE
+
+
+ONE_JOB = """\
+ 3  org/name  ━━━━━━━━━━━━━━━━━━━━━━━─────────────────────────────────   42%
+    12 of 17 files  6.8 of 16.1 GB  45.2 MB/s  ETA 3m 26s
+"""
+
+
+def test_one_job_that_was_asked_for_needs_no_title() -> None:
+    assert shown(progress(job(), rate=45_200_000), width=76) == ONE_JOB
+
+
+IN_ASCII = """\
+ 3  meta-lla...Instruct  #######----------   42%
+    12 of 17 files  6.8 of 16.1 GB  45.2 MB/s...
+"""
+
+
+def test_in_ascii() -> None:
+    llama = progress(job(3, "meta-llama/Llama-3.1-8B-Instruct", listed=True), rate=45_200_000)
+    lines = picture.status(Snapshot(jobs=[llama]), Canvas(48, ascii_only=True))
+    assert all(line.plain.isascii() for line in lines)
+    assert words(lines) == IN_ASCII
+
+
+# -- how a job stands --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seen", "last"),
+    [
+        (progress(job(), rate=93e6), "93.0 MB/s, ETA 1m 40s"),
+        (progress(job()), "-, ETA -"),
+        (progress(job(), rate=1e6, workers=False), "1.0 MB/s, waits for a worker"),
+        (progress(job(active=0, pending=5)), "-, waits for its turn"),
+        (progress(job(listed=False), rate=1e6), "1.0 MB/s, listing…"),
+        (progress(job(delayed=2), rate=93e6), "ETA 1m 40s, 2 to retry"),
+        (progress(job(failed=1, delayed=2), rate=93e6), "ETA 1m 40s, 1 failed, 2 to retry"),
+        (progress(job(state=JobState.PAUSED)), "paused"),
+        (progress(job(state=JobState.PAUSED, failed=1)), "paused, 1 failed"),
+        (progress(done(ended_at=None)), "done"),
+        (progress(done()), "done in 1h 00m"),
+        (
+            progress(job(state=JobState.FAILED, failed=2, delayed=1, ended_at=1_000_001.0)),
+            "failed in 1s, 2 failed",
+        ),
+    ],
+)
+def test_how_a_job_stands(seen: JobProgress, last: str) -> None:
+    (line,) = picture.status(Snapshot(jobs=[seen]), PIPE)
+    assert line.plain.endswith(f", {last}")
+
+
+@pytest.mark.parametrize(
+    ("seen", "files"),
+    [
+        (progress(job()), "12 of 17 files"),
+        (progress(job(listed=False)), "12 of 17+ files"),
+        (progress(done()), "17 files"),
+        (progress(done(total=1, done=1)), "1 file"),
+        (progress(done(total=0, done=0)), "0 files"),
+    ],
+)
+def test_how_many_files(seen: JobProgress, files: str) -> None:
+    (line,) = picture.status(Snapshot(jobs=[seen]), PIPE)
+    assert line.plain.startswith(f"job 3 org/name: {files}, ")
+
+
+@pytest.mark.parametrize(
+    ("seen", "style"),
+    [
+        (progress(job()), "cyan"),
+        (progress(done()), "green"),
+        (progress(job(state=JobState.FAILED)), "red"),
+        (progress(job(state=JobState.PAUSED)), "yellow"),
+    ],
+)
+def test_the_bar_has_the_colour_of_the_state(seen: JobProgress, style: str) -> None:
+    bar = picture.status(Snapshot(jobs=[seen]), Canvas(80))[0]
+    assert style in {span.style for span in bar.spans}
+
+
+def test_a_job_is_complete_only_when_it_is_done() -> None:
+    nearly = progress(job(bytes_total=1000, bytes_done=999))
+    assert "99%" in shown(nearly)
+
+
+# -- other parts ---------------------------------------------------------------------------------------------
+
+
+def test_no_jobs_is_no_error() -> None:
+    assert words(picture.status(Snapshot(queue=queue(ready=0, delayed=0, parked=0)), Canvas(80))) == (
+        "Jobs\n"
+        "No jobs yet. Queue one with: hf-downloader master org/name\n\n"
+        "Workers\n"
+        "No workers. Start one on each machine with: hf-downloader worker\n\n"
+        "Queue  0 ready, 0 to retry\n"
+    )
+
+
+def test_no_jobs_on_a_pipe() -> None:
+    assert words(picture.status(Snapshot(), PIPE)) == f"{picture.NO_JOBS}\n"
+
+
+def test_failures_that_were_not_read_are_counted() -> None:
+    many = Snapshot(jobs=[progress(job(failed=133))], failures=[(3, failure())])
+    assert " … and 132 more: hf-downloader files JOB --failed\n" in words(picture.status(many, Canvas(80)))
+
+
+def test_a_long_address_in_a_reason_stays_whole_where_lines_scroll() -> None:
+    url = "https://huggingface.co/" + "x" * 100
+    many = Snapshot(jobs=[progress(job(failed=1))], failures=[(3, failure(error=f"gated: see {url} now"))])
+    assert any(url in line.plain for line in picture.status(many, Canvas(80)))
+
+
+def test_the_footer_is_last() -> None:
+    lines = picture.status(fleet(), Canvas(80, 24), footer=Text("the end"))
+    assert lines[-1].plain == "the end"
+    assert len(lines) <= 24
+
+
+def test_workers_without_jobs_asked_for_are_not_named() -> None:
+    assert "Workers" not in shown(progress(job()))
+
+
+# -- whatever comes ------------------------------------------------------------------------------------------
+
+
+def evil() -> Snapshot:
+    """Return a picture in which every foreign text is hostile."""
+    return Snapshot(
+        jobs=[progress(job(failed=1))],
+        failures=[(3, failure(EVIL, f"error {EVIL}", host=EVIL))],
+        workers=[worker(EVIL, transfer(EVIL)), worker(f"w{EVIL}", trouble=EVIL)],
+        queue=queue(),
+    )
+
+
+@pytest.mark.parametrize("canvas", [PIPE, Canvas(80), Canvas(200), Canvas(80, 10)])
+def test_hostile_text_never_reaches_the_terminal_raw(canvas: Canvas) -> None:
+    for line in picture.status(evil(), canvas):
+        assert line.plain.isprintable(), line.plain
+
+
+def test_hostile_text_is_shown_as_it_is() -> None:
+    assert EVIL_SHOWN in words(picture.status(evil(), PIPE))
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 79, 80, 100, 120, 150, 200, 300])
+@pytest.mark.parametrize("height", [1, 5, 12, 24, 100])
+def test_a_picture_fits_its_screen(width: int, height: int) -> None:
+    lines = picture.status(fleet(), Canvas(width, height), footer=Text("footer"))
+    assert max(line.cell_len for line in lines) <= width
+    assert len(lines) <= height
+
+
+@pytest.mark.parametrize("height", [16, 24, 40])
+@settings(max_examples=20, deadline=None)
+@given(jobs=st.integers(0, 60), workers=st.integers(0, 60), failed=st.integers(0, 60))
+def test_a_fleet_of_any_size_fits(height: int, jobs: int, workers: int, failed: int) -> None:
+    crowd = Snapshot(
+        jobs=[progress(job(id, failed=failed)) for id in range(jobs)],  # noqa: A001
+        failures=[(1, failure(f"{n}")) for n in range(failed)],
+        workers=[worker(f"w{n}", transfer(), transfer()) for n in range(workers)],
+        queue=queue(),
+    )
+    lines = picture.status(crowd, Canvas(80, height), footer=Text("footer"))
+    assert len(lines) <= height

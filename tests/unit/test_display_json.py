@@ -1,0 +1,193 @@
+"""The JSON of `--json` is what docs/json.md says, field by field."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distributed_downloader.display import as_json
+from distributed_downloader.display.picture import Snapshot
+from distributed_downloader.models import FileStatus, JobState, RepoType, TaskStatus
+from tests.unit.looking_on import EVIL, done, failure, job, progress, queue, transfer, worker
+
+DOCS = Path(__file__).parents[2] / "docs" / "json.md"
+PLAIN_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "null": (type(None),),
+}
+
+
+def documented() -> dict[str, dict[str, str]]:
+    """Return object -> field -> type, from the tables of docs/json.md."""
+    found: dict[str, dict[str, str]] = {}
+    for section in DOCS.read_text().split("\n## ")[1:]:
+        name = section.partition("\n")[0]
+        found[name] = dict(re.findall(r"^\| `(\w+)` \| ([\w ]+) \|", section, re.MULTILINE))
+    return found
+
+
+SCHEMA = documented()
+
+
+def check(value: Any, wanted: str, where: str = "$") -> None:  # noqa: ANN401
+    """Assert that a value is as documented, with all its fields and no other."""
+    if " or " in wanted:
+        wanted = next(kind for kind in wanted.split(" or ") if (kind == "null") is (value is None))
+    if wanted.startswith("list of "):
+        assert isinstance(value, list), where
+        for number, each in enumerate(value):
+            check(each, wanted.removeprefix("list of "), f"{where}[{number}]")
+    elif wanted in PLAIN_TYPES:
+        assert type(value) in PLAIN_TYPES[wanted], f"{where}: {value!r} is no {wanted}"
+    else:
+        assert isinstance(value, dict), where
+        assert list(value) == list(SCHEMA[wanted]), where
+        for field, kind in SCHEMA[wanted].items():
+            check(value[field], kind, f"{where}.{field}")
+
+
+def read(text: str) -> Any:  # noqa: ANN401
+    """Return what a reader of the output gets."""
+    assert text.isascii()
+    return json.loads(text)
+
+
+def everything() -> Snapshot:
+    """Return a snapshot in which each kind of thing is there in each form."""
+    return Snapshot(
+        jobs=[progress(job(), rate=45.6e6), progress(done()), progress(job(listed=False))],
+        failures=[(3, failure())],
+        workers=[worker("a", transfer(), transfer("b")), worker("c", trouble="full")],
+        queue=queue(),
+    )
+
+
+# -- the document ----------------------------------------------------------------------------------------
+
+
+def test_the_document_has_all_objects() -> None:
+    assert {*SCHEMA} == {
+        "status",
+        "repo",
+        "job",
+        "counters",
+        "bytes",
+        "failure",
+        "worker",
+        "transfer",
+        "queue",
+        "states",
+        "file",
+        "action",
+        "preview",
+        "listed",
+    }
+
+
+def test_each_type_is_known() -> None:
+    for fields in SCHEMA.values():
+        for kind in fields.values():
+            for word in re.sub("list of ", "", kind).split(" or "):
+                assert word in PLAIN_TYPES or word in SCHEMA
+
+
+def test_the_document_names_the_command_of_each_object() -> None:
+    commands = DOCS.read_text().partition("\n## ")[0]
+    for name in ("status", "repo", "queue", "worker", "file", "action", "preview"):
+        assert f"[{name}](#{name})" in commands
+
+
+# -- the output ------------------------------------------------------------------------------------------
+
+
+def test_status() -> None:
+    check(read(as_json.dump(as_json.status(everything()))), "status")
+
+
+def test_status_of_one_job() -> None:
+    shown = as_json.status(Snapshot(jobs=[progress(job())]))
+    check(shown, "status")
+    assert shown["queue"] is None
+
+
+def test_status_of_nothing() -> None:
+    check(as_json.status(Snapshot(queue=queue(jobs={}))), "status")
+
+
+def test_repos() -> None:
+    shown = as_json.repos([progress(job(3)), progress(job(4, repo_type=RepoType.DATASET)), progress(done(9))])
+    check(shown, "list of repo")
+    assert [(repo["repo"], [each["id"] for each in repo["jobs"]]) for repo in shown] == [
+        ("org/name", [3, 9]),
+        ("datasets/org/name", [4]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("states", "state"),
+    [
+        ([JobState.DONE], "done"),
+        ([JobState.DONE, JobState.FAILED], "failed"),
+        ([JobState.RUNNING, JobState.DONE], "running"),
+        ([JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED], "paused"),
+    ],
+)
+def test_the_state_of_a_repo_is_that_of_the_newest_job_that_matters(
+    states: list[JobState], state: str
+) -> None:
+    jobs = [progress(job(number, state=each)) for number, each in enumerate(states, 1)]
+    assert as_json.repos(jobs)[0]["state"] == state
+
+
+def test_queue_names_every_state() -> None:
+    shown = as_json.queue(queue(jobs={"running": 2}))
+    check(shown, "queue")
+    assert shown["jobs"] == {"running": 2, "paused": 0, "cancelled": 0, "done": 0, "failed": 0}
+
+
+def test_workers() -> None:
+    shown = as_json.worker(worker("a", transfer(bytes_per_second=1.4), transfer("b", bytes_per_second=2.4)))
+    check(shown, "worker")
+    assert shown["bytes_per_second"] == 4
+
+
+def test_action() -> None:
+    shown = as_json.action("pause", job(), changed=True)
+    check(shown, "action")
+    assert shown == {"job": 3, "repo": "org/name", "action": "pause", "changed": True}
+
+
+def test_job_in_flight() -> None:
+    shown = as_json.job(progress(job(), 7_000_000_000, rate=91_000_000.4))
+    assert shown["bytes"] == {"total": 16_100_000_000, "done": 6_800_000_000, "now": 7_000_000_000}
+    assert (shown["bytes_per_second"], shown["eta_seconds"]) == (91_000_000, 100)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 100])
+def test_files_are_a_list_with_a_line_for_each(number: int) -> None:
+    files = [FileStatus(path=f"f{n}", size=n, status=TaskStatus.DONE, host="h") for n in range(number)]
+    lines = list(as_json.files(files))
+    shown = read("\n".join(lines))
+    check(shown, "list of file")
+    assert [each["path"] for each in shown] == [file.path for file in files]
+    assert len(lines) == number + 1
+
+
+def test_files_are_written_as_they_are_read() -> None:
+    files = (FileStatus(path=f"f{n}", size=n, status=TaskStatus.DONE) for n in iter(int, 1))
+    lines = as_json.files(files)
+    assert next(lines) == '[{"path": "f0", "size": 0, "state": "done", "host": "", "error": ""}'
+    assert next(lines).startswith(',{"path": "f0"')
+
+
+def test_hostile_text_is_ascii_and_comes_back_as_it_was() -> None:
+    shown = Snapshot(jobs=[progress(job())], failures=[(3, failure(EVIL, EVIL))], workers=[worker(EVIL)])
+    document = read(as_json.dump(as_json.status(shown)))
+    assert document["failures"][0]["path"] == document["workers"][0]["id"] == EVIL

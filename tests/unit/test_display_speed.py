@@ -1,0 +1,180 @@
+"""Progress, rate and time left, as they follow from look after look."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distributed_downloader.display.speed import WINDOW, JobProgress, Meter, Speedometer
+from distributed_downloader.models import JobState, JobStatus, WorkerStatus
+from tests.unit.looking_on import done, job, progress, transfer, worker
+
+MB = 1_000_000
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def looks(*states: tuple[float, JobStatus, list[WorkerStatus]]) -> list[JobProgress]:
+    """Return the progress at each (time, job, workers)."""
+    clock = Clock()
+    speedometer, found = Speedometer(clock), []
+    for clock.now, shown, workers in states:
+        found += speedometer.measure([shown], workers)
+    return found
+
+
+# -- bytes ---------------------------------------------------------------------------------------------
+
+
+def test_bytes_in_flight_count() -> None:
+    busy = [worker("a", transfer(at=0.5, size=100)), worker("b", transfer(at=0.1, size=100, task=2))]
+    (seen,) = looks((0, job(bytes_done=1000), busy))
+    assert seen.bytes_now == 1060
+
+
+def test_bytes_in_flight_of_other_jobs_do_not_count() -> None:
+    (seen,) = looks((0, job(bytes_done=1000), [worker("a", transfer(at=0.5, size=100, job=4))]))
+    assert seen.bytes_now == 1000
+
+
+def test_a_file_that_has_just_finished_is_not_counted_twice() -> None:
+    """The counters already have it while the worker's report, which is older, still shows it."""
+    late = [worker("a", transfer(at=0.9, size=100), transfer(at=0.2, size=100, task=2))]
+    (seen,) = looks((0, job(bytes_done=1000, active=1), late))
+    assert seen.bytes_now == 1020
+
+
+def test_bytes_never_exceed_the_total() -> None:
+    (seen,) = looks((0, job(bytes_total=1000, bytes_done=990), [worker("a", transfer(at=1, size=100))]))
+    assert seen.bytes_now == 1000
+
+
+def test_nothing_is_in_flight_of_a_job_that_has_ended() -> None:
+    cancelled = job(state=JobState.CANCELLED, bytes_done=1000)
+    (seen,) = looks((0, cancelled, [worker("a", transfer(at=0.9, size=100))]))
+    assert (seen.bytes_now, seen.rate) == (1000, 0)
+
+
+# -- rate ----------------------------------------------------------------------------------------------
+
+
+def test_the_first_look_takes_the_workers_own_rates() -> None:
+    busy = [worker("a", transfer(bytes_per_second=2e6)), worker("b", transfer(bytes_per_second=3e6, task=2))]
+    (seen,) = looks((0, job(), busy))
+    assert seen.rate == 5e6
+
+
+def test_after_a_window_the_rate_is_what_was_measured() -> None:
+    busy = [worker("a", transfer(at=0, bytes_per_second=99e6))]
+    states = [(float(t), job(bytes_done=t * 10 * MB), busy) for t in range(31)]
+    assert looks(*states)[-1].rate == pytest.approx(10 * MB)
+
+
+def test_before_that_measurement_and_reports_share_the_window() -> None:
+    busy = [worker("a", transfer(at=0, bytes_per_second=20e6))]
+    seen = looks((0, job(bytes_done=0), busy), (WINDOW / 3, job(bytes_done=int(WINDOW / 3 * 5 * MB)), busy))
+    assert seen[-1].rate == pytest.approx(5 * MB / 3 + 20 * MB * 2 / 3)
+
+
+def test_a_paused_job_has_no_rate_and_starts_to_measure_anew() -> None:
+    busy = [worker("a", transfer(at=0, bytes_per_second=1e6))]
+    seen = looks(
+        (0, job(bytes_done=0), busy),
+        (10, job(bytes_done=500 * MB), busy),
+        (20, job(state=JobState.PAUSED, bytes_done=600 * MB), []),
+        (9999, job(bytes_done=600 * MB), busy),
+    )
+    assert [each.rate > 0 for each in seen] == [True, True, False, True]
+    assert seen[-1].rate == 1e6
+
+
+def test_a_transfer_that_starts_over_makes_no_negative_rate() -> None:
+    seen = looks(
+        (0, job(), [worker("a", transfer(at=0.5, bytes_per_second=1e6))]),
+        (1, job(), [worker("a", transfer(at=0.0, bytes_per_second=2e6))]),
+    )
+    assert seen[-1].rate == 2e6
+
+
+def test_jobs_are_measured_apart() -> None:
+    clock = Clock()
+    speedometer = Speedometer(clock)
+    for clock.now in (0.0, WINDOW):
+        slow, fast = (job(1, bytes_done=int(clock.now) * MB), job(2, bytes_done=int(clock.now) * 9 * MB))
+        seen = speedometer.measure([slow, fast], [])
+    assert [each.rate for each in seen] == [1 * MB, 9 * MB]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(min_value=0, max_value=60),
+            st.integers(0, 10**12),
+            st.floats(min_value=0, max_value=1e9),
+        ),
+        min_size=1,
+    )
+)
+def test_a_rate_is_never_negative_whatever_comes(steps: list[tuple[float, int, float]]) -> None:
+    meter, now = Meter(), 0.0
+    for step, count, reported in steps:
+        now += step
+        assert meter.rate(now, count, reported) >= 0
+
+
+def test_a_meter_forgets_what_is_older_than_its_window() -> None:
+    meter = Meter()
+    for second in range(100):
+        meter.rate(float(second), second * 5, 0)
+    for second in range(100, 200):
+        steady = meter.rate(float(second), 500 + second, 0)
+    assert steady == pytest.approx(1)
+
+
+# -- what follows --------------------------------------------------------------------------------------
+
+
+def test_eta() -> None:
+    assert progress(job(), rate=93_000_000).eta == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        progress(job(), rate=0),
+        progress(job(listed=False), rate=1e6),
+        progress(job(state=JobState.PAUSED), rate=1e6),
+        progress(done(), rate=1e6),
+    ],
+    ids=["nothing moves", "listing", "paused", "done"],
+)
+def test_no_eta_where_it_cannot_be_known(shown: JobProgress) -> None:
+    assert shown.eta is None
+
+
+@pytest.mark.parametrize(
+    ("shown", "fraction"),
+    [
+        (progress(job(bytes_total=200, bytes_done=50)), 0.25),
+        (progress(job(bytes_total=0, bytes_done=0, total=4, done=1)), 0.25),
+        (progress(job(bytes_total=0, bytes_done=0, total=0, done=0)), 0.0),
+        (progress(done()), 1.0),
+        (progress(done(total=0, bytes_total=0, bytes_done=0)), 1.0),
+    ],
+    ids=["bytes", "only empty files", "nothing yet", "done", "empty repo"],
+)
+def test_fraction(shown: JobProgress, fraction: float) -> None:
+    assert shown.fraction == fraction
+
+
+def test_whether_there_are_workers_is_known() -> None:
+    assert [each.workers for each in looks((0, job(), []), (1, job(), [worker()]))] == [False, True]
