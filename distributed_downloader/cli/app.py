@@ -1,0 +1,124 @@
+"""What a command needs, made when it is first used: configuration, Redis, hub, console."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from distributed_downloader.config import AppConfig, ConfigManager
+    from distributed_downloader.hub import Hub
+    from distributed_downloader.redis_client import RedisClient
+    from distributed_downloader.redis_view import RedisView
+
+log = logging.getLogger(__name__)
+
+#: Global flag -> the setting that it overrides.
+FLAGS = {
+    "redis_host": "redis.host",
+    "redis_port": "redis.port",
+    "redis_db": "redis.db",
+    "redis_username": "redis.username",
+    "redis_password": "redis.password",
+    "redis_url": "redis.url",
+    "endpoint": "huggingface.endpoint",
+    "disable_ssl_verify": "huggingface.disable_ssl_verify",
+    "log_level": "app.log_level",
+}
+
+
+class App:
+    """One command's view of the world; nothing is read or connected before it is needed."""
+
+    def __init__(self, config_file: str | None, flags: Mapping[str, object]) -> None:
+        self._config_file = Path(config_file) if config_file else None
+        self._flags = {FLAGS[name]: value for name, value in flags.items() if value is not None}
+
+    def override(self, **settings: object) -> None:
+        """Let a command's own flags win; `app_concurrency=4` sets `[app] concurrency`."""
+        for name, value in settings.items():
+            if value is not None:
+                self._flags[name.replace("_", ".", 1)] = value
+
+    @cached_property
+    def manager(self) -> ConfigManager:
+        """The configuration with its sources."""
+        from distributed_downloader.config import ConfigManager
+
+        return ConfigManager(self._config_file, self._flags, os.environ)
+
+    @cached_property
+    def config(self) -> AppConfig:
+        """The effective configuration; sets up logging as it says."""
+        config = self.manager.load()
+        logging.basicConfig(
+            level=config.app.log_level, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"
+        )
+        return config
+
+    def show_progress_not_log(self) -> None:
+        """Leave the screen to a progress display; warnings, and everything at DEBUG, still appear."""
+        if self.config.app.log_level != "DEBUG":
+            logging.getLogger().setLevel(max(logging.WARNING, logging.getLogger().level))
+            # The display itself tells of tries and failures.
+            logging.getLogger("distributed_downloader.slots").setLevel(logging.CRITICAL)
+
+    def warn_of_idle_settings(self) -> None:
+        """Say so when a setting asks for what this version cannot do yet, or is unwise."""
+        self._warn_of_settings()
+        if self.config.huggingface.enable_hf_transfer:
+            log.warning("[huggingface] enable_hf_transfer: no such engine yet; the standard one is used")
+        if self.config.nas.enabled:
+            log.warning("[nas] enabled: this version does not copy to the NAS yet; files stay in output_dir")
+
+    def _warn_of_settings(self) -> None:
+        for warning in self.manager.warnings:
+            log.warning(warning)
+
+    def warn_of_redis(self) -> None:
+        """Connect, and say what this Redis, or our settings, could do better."""
+        self._warn_of_settings()
+        for warning in self.redis.check():
+            log.warning(warning)
+
+    @cached_property
+    def redis(self) -> RedisClient:
+        """The fleet's Redis; connects when it is first asked something."""
+        from distributed_downloader.redis_client import RedisClient
+
+        return RedisClient(self.config.redis)
+
+    @cached_property
+    def view(self) -> RedisView:
+        """What `status` and its kin read."""
+        from distributed_downloader.redis_view import RedisView
+
+        return RedisView(self.redis)
+
+    @cached_property
+    def hub(self) -> Hub:
+        """The hub at the configured endpoint."""
+        from distributed_downloader.hub import Hub
+        from distributed_downloader.ssl_config import HttpClient
+
+        return Hub(HttpClient(self.config.huggingface), self.config.huggingface.endpoint)
+
+    @cached_property
+    def console(self) -> Console:
+        """Where results go: standard output."""
+        from rich.console import Console
+
+        return Console(highlight=False, soft_wrap=True)
+
+    @cached_property
+    def progress_console(self) -> Console:
+        """Where progress goes: standard error."""
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False)

@@ -1,0 +1,99 @@
+"""`config`: show what is in effect, and where it came from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from distributed_downloader.cli.options import json_option
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+    from rich.console import Console
+
+    from distributed_downloader.cli.app import App
+    from distributed_downloader.config import AppConfig
+
+_MASK = "********"
+
+
+@click.command("config")
+@json_option
+@click.pass_obj
+def command(app: App, as_json: bool) -> None:
+    """Show the effective settings and where each came from; secrets are masked.
+
+    \b
+    Examples:
+      hf-downloader config
+      hf-downloader --config fleet.ini config --json
+    """
+    rows = table(app.config, app.manager.sources)
+    file = str(app.manager.file) if app.manager.file else None
+    if as_json:
+        _print_json(rows, file, app.manager.warnings)
+        return
+    _print_rows(app.console, rows)
+    click.echo(f"\nFile: {file or 'none found; `hf-downloader init-config` writes one'}")
+    for warning in app.manager.warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+class Row(NamedTuple):
+    """One setting as it is shown."""
+
+    name: str
+    value: str | int
+    source: str
+
+    @property
+    def text(self) -> str:
+        """Return the value as a configuration file has it."""
+        return str(self.value).lower() if isinstance(self.value, bool) else str(self.value)
+
+
+def table(config: AppConfig, sources: dict[str, str]) -> list[Row]:
+    """Return a row for each setting, in the order of the file."""
+    from distributed_downloader.config.sources import decided_by
+
+    unused = {f"redis.{key}" for key in decided_by(config.redis.url.get_secret_value())}
+    rows = []
+    for name, source in sources.items():
+        section, key = name.split(".")
+        value = shown(name, getattr(getattr(config, section), key))
+        rows.append(Row(name, value, "not used: redis.url decides" if name in unused else source))
+    return rows
+
+
+def shown(name: str, value: str | int | SecretStr) -> str | int:
+    """Return a value without what is secret in it."""
+    from distributed_downloader.config.sources import redact
+
+    if isinstance(value, str | int):
+        return value
+    secret = value.get_secret_value()
+    return redact(secret) if name == "redis.url" else _MASK * bool(secret)
+
+
+def _print_json(rows: list[Row], file: str | None, warnings: list[str]) -> None:
+    import json
+
+    settings = {row.name: {"value": row.value, "source": row.source} for row in rows}
+    click.echo(json.dumps({"file": file, "settings": settings, "warnings": warnings}, indent=2))
+
+
+def _print_rows(console: Console, rows: list[Row]) -> None:
+    if not console.is_terminal:
+        for row in rows:
+            click.echo(f"{row.name} ={' ' * bool(row.text)}{row.text}  ({row.source})")
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table("setting", "value", "from", box=None, header_style="bold")
+    for row in rows:
+        grid.add_row(
+            row.name, Text(row.text), Text(row.source, style="dim" if row.source == "default" else "")
+        )
+    console.print(grid)

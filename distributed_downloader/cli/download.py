@@ -1,0 +1,72 @@
+"""`hf-downloader download`: fetch a repo on this machine alone."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from distributed_downloader.cli.app import App
+from distributed_downloader.cli.job_options import job_request, repo_options
+from distributed_downloader.cli.options import worker_options
+
+if TYPE_CHECKING:
+    from distributed_downloader.models import JobStatus
+
+
+@click.command("download")
+@click.argument("repo")
+@repo_options
+@click.option(
+    "--output-dir", "-o", metavar="DIR", default="", help="Folder to fill.  [default: [app] output_dir]"
+)
+@worker_options
+@click.pass_obj
+def command(
+    app: App,
+    /,
+    repo: str,
+    *,
+    output_dir: str,
+    concurrency: int | None,
+    max_bandwidth: str | None,
+    **options: Any,  # noqa: ANN401 passed on
+) -> int:
+    """Fetch a repo on this machine alone; needs no server.
+
+    Files go to DIR/<org>/<name>/. Run the same command again after an interruption: it goes on from
+    the bytes on disk, and what is complete is only checked.
+
+    \b
+    Examples:
+      hf-downloader download org/name
+      hf-downloader download datasets/org/name --include "*.parquet" -o /data
+      hf-downloader download org/name --revision v1.0 --max-bandwidth 10MB/s
+    """
+    from distributed_downloader.cli.submission import interrupt_hint, notices
+    from distributed_downloader.embedded import EmbeddedRedis
+    from distributed_downloader.signals import interrupt_on_terminate
+    from distributed_downloader.standalone import Standalone
+
+    app.override(app_concurrency=concurrency, app_max_bandwidth=max_bandwidth)
+    request = job_request(repo, output_dir=output_dir or app.config.app.output_dir, **options)
+    app.show_progress_not_log()
+    app.warn_of_idle_settings()
+    interrupt_on_terminate()
+    hint = interrupt_hint("what is there is kept; run the same command again to go on")
+    with hint, EmbeddedRedis() as url, closing(Standalone(app.config, app.hub, url)) as standalone:
+        submitted, job = standalone.run(request, app.progress_console)
+        failures = standalone.failures(job)
+    for line in notices(submitted.plan):
+        click.echo(line, err=True)
+    if app.progress_console.is_terminal:  # elsewhere, the progress was lines that told it already
+        for each in failures:
+            click.echo(f"failed: {each.path}: {each.error}", err=True)
+    click.echo(where(job))
+    return int(bool(job.failed or submitted.plan.skipped_count))
+
+
+def where(job: JobStatus) -> str:
+    """Return the folder that the files are in: the one thing a script wants to know."""
+    return f"{job.spec.output_dir}/{job.spec.repo_id}"

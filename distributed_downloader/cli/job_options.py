@@ -1,0 +1,75 @@
+"""Options that say what to fetch, and how a job is to be run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from distributed_downloader.master import JobRequest
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_REPO = (
+    click.option(
+        "--repo-type",
+        type=click.Choice(["model", "dataset", "space"]),
+        help="What kind of repo.  [default: found out]",
+    ),
+    click.option(
+        "--revision", metavar="REV", help="Branch, tag, commit, or PR ref such as refs/pr/1.  [default: main]"
+    ),
+    click.option(
+        "--include",
+        metavar="GLOB",
+        multiple=True,
+        help="Only files that match; may be repeated. * also matches /, and dir/ is all below dir.",
+    ),
+    click.option("--exclude", metavar="GLOB", multiple=True, help="No files that match; may be repeated."),
+)
+
+_JOB = (
+    click.option(
+        "--output-dir",
+        "-o",
+        metavar="DIR",
+        default="",
+        help="Folder for all workers, such as a NAS.  [default: each worker's own]",
+    ),
+    click.option(
+        "--priority",
+        type=click.IntRange(1, 1000),
+        default=1,
+        show_default=True,
+        help="Weight beside other jobs: 1 is normal, 10 gets ten files for each of theirs, 100 nearly all.",
+    ),
+    click.option(
+        "--wait", is_flag=True, help="Show the progress until the job ends; the exit code tells how."
+    ),
+)
+
+
+def repo_options(function: F) -> F:
+    """Add what chooses the revision and the files of a repo."""
+    return _add(_REPO, function)
+
+
+def job_options(function: F) -> F:
+    """Add where a job's files go, and how eagerly."""
+    return _add(_JOB, function)
+
+
+def job_request(repo: str, repo_type: str | None, **options: Any) -> JobRequest:  # noqa: ANN401 passed on
+    """Return what these options ask for."""
+    from distributed_downloader.master import JobRequest
+    from distributed_downloader.models import RepoType
+
+    return JobRequest(repo, RepoType(repo_type) if repo_type else None, **options)
+
+
+def _add(options: tuple[Callable[[F], F], ...], function: F) -> F:
+    for option in reversed(options):
+        function = option(function)
+    return function

@@ -1,0 +1,95 @@
+"""Looks at Redis, once or again and again, and makes snapshots of what it finds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from distributed_downloader.display.picture import Snapshot
+from distributed_downloader.display.speed import Speedometer
+from distributed_downloader.errors import RedisUnavailableError
+from distributed_downloader.models import Failure, JobState, JobStatus, WorkerStatus
+
+if TYPE_CHECKING:
+    from distributed_downloader.display.progress import Viewer
+    from distributed_downloader.redis_view import RedisView
+
+#: Failures shown of one job that was asked for; of each job where all are shown; and of all together.
+OF_ONE, OF_EACH, OF_ALL = 20, 5, 50
+
+
+class Lookout:
+    """Looks at everything, or at the jobs that `target` (a job id or a repo) names."""
+
+    def __init__(self, view: RedisView, target: str | None = None) -> None:
+        self._view, self._target = view, target
+        self._speedometer = Speedometer()
+
+    def look(self) -> Snapshot:
+        """Return what is there now; raises UnknownJobError and RedisUnavailableError."""
+        jobs = self._view.find(self._target) if self._target else self._view.jobs()
+        workers = self._view.workers()
+        return Snapshot(
+            jobs=self._speedometer.measure(jobs, workers),
+            failures=self._failures(jobs),
+            workers=_busy_with(jobs, workers) if self._target else workers,
+            queue=None if self._target else self._view.queue(),
+        )
+
+    def _failures(self, jobs: list[JobStatus]) -> list[tuple[int, Failure]]:
+        found: list[tuple[int, Failure]] = []
+        for job in jobs:
+            if job.failed and len(found) < OF_ALL:
+                limit = OF_ONE if self._target else OF_EACH
+                found += [(job.id, failure) for failure in self._view.failures(job.id, limit)]
+        return found
+
+
+def _busy_with(jobs: list[JobStatus], workers: list[WorkerStatus]) -> list[WorkerStatus]:
+    ids = {job.id for job in jobs}
+    return [worker for worker in workers if any(transfer.job in ids for transfer in worker.transfers)]
+
+
+class Patient:
+    """Looks as `look` does, and where Redis goes away meanwhile, shows what was last seen, and says so."""
+
+    def __init__(self, look: Callable[[], Snapshot]) -> None:
+        self._look = look
+        self._last: Snapshot | None = None
+        self._since = ""
+
+    def look(self) -> Snapshot:
+        """Return what is there now, or was when Redis last answered; raises as the first look does."""
+        try:
+            self._last, self._since = self._look(), ""
+        except RedisUnavailableError:
+            if self._last is None:
+                raise
+            self._since = self._since or time.strftime("%H:%M:%S")
+            return replace(self._last, notice=f"Redis does not answer since {self._since}, trying again")
+        return self._last
+
+
+def follow(look: Callable[[], Snapshot], view: Viewer, interval: float, *, until_ended: bool) -> Snapshot:
+    """Show look after look, every `interval` seconds, until all jobs have ended if that is wanted."""
+    while True:
+        snapshot = look()
+        view(snapshot)
+        if until_ended and not snapshot.notice and all(each.job.state.ended for each in snapshot.jobs):
+            return snapshot
+        time.sleep(interval)
+
+
+def important_first(snapshot: Snapshot) -> Snapshot:
+    """Return the snapshot with what runs at the top and what ended last before what ended long ago."""
+    jobs = sorted(
+        snapshot.jobs, key=lambda each: (each.job.state.ended, -(each.job.ended_at or 0), each.job.id)
+    )
+    return replace(snapshot, jobs=jobs)
+
+
+def exit_code(snapshot: Snapshot) -> int:
+    """Return 0 if all jobs are done, else 1."""
+    return int(any(each.job.state is not JobState.DONE for each in snapshot.jobs))

@@ -1,0 +1,50 @@
+"""`hf-downloader worker`: fetch what the fleet has to fetch."""
+
+from __future__ import annotations
+
+import click
+
+from distributed_downloader.cli.app import App
+from distributed_downloader.cli.options import worker_options
+
+
+@click.command("worker")
+@click.option(
+    "--worker-id", metavar="ID", help="Name in the fleet; must be unique.  [default: host-pid-random]"
+)
+@worker_options
+@click.option("--drain-when-empty", is_flag=True, help="End when no running job is left.")
+@click.pass_obj
+def command(
+    app: App,
+    worker_id: str | None,
+    concurrency: int | None,
+    max_bandwidth: str | None,
+    drain_when_empty: bool,
+) -> None:
+    """Fetch files for the fleet, until stopped.
+
+    Waits for Redis and for jobs. Ctrl+C or SIGTERM gives running files back at once (their first
+    bytes are kept and used again); SIGUSR1 finishes them first.
+
+    \b
+    Examples:
+      hf-downloader worker
+      hf-downloader worker --concurrency 8 --max-bandwidth 10MB/s
+      hf-downloader --redis-host head-node worker --drain-when-empty
+    """
+    from distributed_downloader.download.downloader import Downloader
+    from distributed_downloader.signals import run_until_signal
+    from distributed_downloader.worker import WorkerNode
+
+    app.override(app_concurrency=concurrency, app_max_bandwidth=max_bandwidth)
+    app.warn_of_idle_settings()
+    node = WorkerNode(
+        app.redis,
+        Downloader(app.config),
+        concurrency=app.config.app.concurrency,
+        worker_id=worker_id,
+        drain_when_empty=drain_when_empty,
+    )
+    run_until_signal(node)
+    app.redis.close()
