@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from distributed_downloader.cli.options import json_option
-from distributed_downloader.models import JobState, JobStatus
 
 if TYPE_CHECKING:
     from distributed_downloader.cli.app import App
+    from distributed_downloader.models import JobStatus
 
 Name = Literal["pause", "resume", "cancel", "retry"]
 
@@ -23,8 +23,8 @@ class Verb:
 
     name: Name
     help: str
-    #: The state that it brings about, if any.
-    goal: JobState | None
+    #: The state that it brings about, if any: a word, for `--help` needs no models.
+    goal: str | None
     #: To which of several jobs of a repo it applies.
     applies: Callable[[JobStatus], bool]
     #: Said after `Job 3 (org/name)` when it had an effect, and when it had none.
@@ -48,7 +48,7 @@ def command(verb: Verb) -> click.Command:
 
 def act(app: App, verb: Verb, job: JobStatus) -> bool:
     """Do it, and return whether it changed anything."""
-    return app.redis.control(verb.name, job.id) and job.state is not verb.goal
+    return app.redis.control(verb.name, job.id) and job.state != verb.goal
 
 
 def examples(name: str) -> str:
@@ -75,11 +75,11 @@ def sentence(app: App, verb: Verb, job: JobStatus, changed: bool) -> str:
     return f"{title(job)} {words}."
 
 
-def as_it_is(verb: str, goal: JobState) -> Callable[[JobStatus], str]:
+def as_it_is(verb: str, goal: str) -> Callable[[JobStatus], str]:
     """Return words for a job that the verb leaves as it is."""
 
     def words(job: JobStatus) -> str:
-        return f"is already {goal.value}" if job.state is goal else f"is {job.state.value}: nothing to {verb}"
+        return f"is already {goal}" if job.state == goal else f"is {job.state.value}: nothing to {verb}"
 
     return words
 

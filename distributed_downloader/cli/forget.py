@@ -10,10 +10,10 @@ import click
 from distributed_downloader.cli import control
 from distributed_downloader.cli.options import json_option
 from distributed_downloader.errors import UsageError
-from distributed_downloader.models import JobStatus
 
 if TYPE_CHECKING:
     from distributed_downloader.cli.app import App
+    from distributed_downloader.models import JobStatus
 
 
 @click.command()

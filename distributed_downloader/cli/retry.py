@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from distributed_downloader.cli import control
-from distributed_downloader.models import JobState, JobStatus
+
+if TYPE_CHECKING:
+    from distributed_downloader.models import JobStatus
 
 
 def changed(job: JobStatus) -> str:
@@ -17,7 +21,7 @@ def unchanged(job: JobStatus) -> str:
     """Say why there was nothing to do, and what to do instead."""
     if not job.failed:
         return "has no failed files"
-    if job.state is JobState.CANCELLED:
+    if job.state == "cancelled":
         return "is cancelled: `hf-downloader resume` it first"
     return "failed too long ago: submit it again with `hf-downloader master`"
 

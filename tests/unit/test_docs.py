@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -111,3 +113,13 @@ def test_links_between_documents_lead_somewhere() -> None:
         base = ROOT if name == "README.md" else ROOT / "docs"
         for target in re.findall(r"\]\(([^)#:]+)[^)]*\)", text):
             assert (base / target).exists(), (name, target)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from distributed_downloader.cli import run; run(['--help'])\n"
+        "heavy = {'pydantic', 'redis', 'requests', 'urllib3', 'rich', 'huggingface_hub', 'asyncio'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
