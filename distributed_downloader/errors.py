@@ -21,9 +21,11 @@ DownloaderError                      exit code 1
     |   +-- RateLimitError                   429, with the pause that the server asks for
     +-- EngineError                      another try may help, another engine more so
     |   +-- RangeError                       ranges ignored or answered wrongly
+    |   +-- UnfitError                       not a file, or not a setting, for this engine
     |   +-- CorruptError                     size, hash or an error page instead of the file
     +-- LocalError                       this machine's disk: full, read-only, no permission
     |   +-- PlaceError                       the same, but for this one file
+    |   +-- PlaceUnseenError                 the folder of the job is not the one that others see
     +-- StoppedError                     the task was taken back: shutdown, cancel, lost lease
 """
 
@@ -125,6 +127,10 @@ class RangeError(EngineError):
     """A range was ignored, or answered with another range."""
 
 
+class UnfitError(EngineError):
+    """The engine is not made for this file, or for these settings; the error of another one says more."""
+
+
 class CorruptError(EngineError):
     """The bytes are not the file: size, hash, or an error page in its place."""
 
@@ -135,6 +141,10 @@ class LocalError(TransferError):
 
 class PlaceError(LocalError):
     """No place on this machine for this one file: it is too large, or its folder is closed to us."""
+
+
+class PlaceUnseenError(LocalError):
+    """The folder in which others write the job's files is not seen here: is it mounted?"""
 
 
 class StoppedError(TransferError):

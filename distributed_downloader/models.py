@@ -8,7 +8,7 @@ import json
 import re
 from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from distributed_downloader.errors import RefusedError
 
@@ -35,6 +35,8 @@ class JobState(str, enum.Enum):
 
     RUNNING = "running"
     PAUSED = "paused"
+    #: All is downloaded, and not all of it is on the NAS yet.
+    DELIVERING = "delivering"
     CANCELLED = "cancelled"
     DONE = "done"
     FAILED = "failed"
@@ -73,17 +75,73 @@ class RepoFile(Model):
     size: int = Field(ge=0)
     sha256: Sha256 | None = None
     git_sha1: GitSha1 | None = None
+    #: Whether another file of the job has the same name, which matters where folders are not kept.
+    clash: bool = False
 
     def to_line(self) -> str:
-        """Return the descriptor that lies in Redis: `size TAB hash TAB path`."""
-        return f"{self.size}\t{self.sha256 or self.git_sha1 or ''}\t{self.path}"
+        """Return the descriptor that lies in Redis: `size TAB hash TAB path`, and maybe `TAB clash`."""
+        clash = "\tclash" if self.clash else ""
+        return f"{self.size}\t{self.sha256 or self.git_sha1 or ''}\t{self.path}{clash}"
+
+
+class Part(Model):
+    """A byte range of a split file; `seal` is the task that waits for it."""
+
+    start: int = Field(ge=0)
+    length: int = Field(ge=1)
+    seal: int = Field(ge=0)
+
+    @property
+    def end(self) -> int:
+        """The byte behind the last one."""
+        return self.start + self.length
+
+
+class Descriptor(Model):
+    """What a task is about, as it lies in Redis in one line.
+
+    `size TAB hash TAB path` is a whole file; `TAB place=ID` after it makes it the seal of a split file,
+    `TAB part=START+LENGTH TAB seal=TASK TAB place=ID` a part of one. `TAB clash` may stand behind the path.
+    """
+
+    file: RepoFile
+    part: Part | None = None
+    #: Id of the folder in which a split file is put together; see storage/place.py.
+    place: str = Field(default="", pattern=r"^[0-9a-f]*$")
 
     @classmethod
-    def from_line(cls, line: str) -> RepoFile:
+    def from_line(cls, line: str) -> Descriptor:
         """Parse a descriptor; raises ValueError (pydantic's included) for anything else."""
-        size, digest, path = line.split("\t", 2)
+        size, digest, path, *words = line.split("\t")
+        pairs = [word.partition("=")[::2] for word in words]
+        extra = dict(pairs)
+        if len(extra) < len(pairs) or not extra.keys() <= {"clash", "part", "seal", "place"}:
+            raise ValueError(f"unknown words in a descriptor: {words!a}")
         key = "sha256" if len(digest) == 64 else "git_sha1"
-        return cls.model_validate({"path": path, "size": int(size), key: digest or None})
+        file = {"path": path, "size": int(size), key: digest or None, "clash": "clash" in extra}
+        part = None
+        if "part" in extra:
+            start, length = extra["part"].split("+")
+            part = {"start": int(start), "length": int(length), "seal": int(extra["seal"])}
+        return cls.model_validate({"file": file, "part": part, "place": extra.get("place", "")})
+
+    @model_validator(mode="after")
+    def _fits(self) -> Descriptor:
+        if self.part and (not self.place or self.part.end > self.file.size):
+            raise ValueError("a part must lie within its file, and name a place")
+        return self
+
+    @property
+    def is_seal(self) -> bool:
+        """Whether the task is to put a split file together."""
+        return bool(self.place) and self.part is None
+
+    @property
+    def size(self) -> int:
+        """Bytes that the task fetches."""
+        if self.part:
+            return self.part.length
+        return 0 if self.is_seal else self.file.size
 
 
 class JobSpec(Model):
@@ -100,10 +158,21 @@ class JobSpec(Model):
     exclude: tuple[str, ...] = ()
     #: Absolute folder for all workers, or "" for each worker's own `[app] output_dir`.
     output_dir: str = ""
+    #: Id of `output_dir`, which the master has left there for the workers to see; "" where it could not.
+    place: str = ""
+    #: Id of the NAS as the master sees it; "" if it sees none.
+    nas: str = ""
+    #: Whether the NAS holds `<org>/<name>_<basename>` instead of `<org>/<name>/<path>`.
+    flat: bool = False
+    #: Files of more bytes are fetched in parts where the workers share a folder; 0 = none.
+    split_over: int = Field(default=0, ge=0)
+    #: Bytes of a part; 0 = as it suits file and fleet.
+    part_size: int = Field(default=0, ge=0)
 
     def identity(self) -> str:
         """Return a digest that is equal for the same repo, commit, filters and output."""
-        parts = self.model_dump(mode="json", exclude={"revision", "endpoint"})
+        only_how = {"revision", "endpoint", "place", "nas", "split_over", "part_size"}
+        parts = self.model_dump(mode="json", exclude=only_how | (set() if self.flat else {"flat"}))
         parts["include"], parts["exclude"] = sorted(self.include), sorted(self.exclude)
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -131,11 +200,24 @@ class DownloadTask(Model):
 
     token: Token
     spec: JobSpec
-    file: RepoFile
+    about: Descriptor
     #: Failures so far.
     tries: int = Field(default=0, ge=0)
     #: Seconds to wait before asking the hub, because it told some worker to pause.
     hold: float = Field(default=0, ge=0)
+
+    @property
+    def file(self) -> RepoFile:
+        """The file that the task is about."""
+        return self.about.file
+
+    @property
+    def name(self) -> str:
+        """What people call the task: the file's path, and of a part its MiB."""
+        part = self.about.part
+        if not part:
+            return self.file.path
+        return f"{self.file.path} [{part.start / 2**20:.0f}-{part.end / 2**20:.0f} MiB]"
 
 
 class Transfer(Model):
@@ -144,7 +226,12 @@ class Transfer(Model):
     job: int
     task: int
     path: str
+    #: Bytes of the file or part; of a seal, what it has to read.
     size: int
+    #: First byte of the part, None for a whole file.
+    start: int | None = None
+    #: Whether the bytes are only read and checked.
+    sealing: bool = False
     bytes_done: int
     bytes_per_second: float = 0
 
@@ -161,6 +248,12 @@ class WorkerStatus(Model):
     transfers: tuple[Transfer, ...] = ()
     #: Why the worker claims nothing at the moment, or "".
     trouble: str = ""
+    #: Id of the worker's own output folder: equal ids are one folder; "" if it has none yet.
+    folder: str = ""
+    #: Id of the NAS as the worker sees it; "" if it delivers to none, or does not see it.
+    nas: str = ""
+    #: Why files do not get to the NAS at the moment, or "".
+    nas_trouble: str = ""
     #: Seconds until the worker is taken for dead.
     lease: float = 0
 
@@ -187,6 +280,7 @@ class JobStatus(Model):
     #: Seconds since the listing last grew; 0 when it is complete.
     listing_silent: float = 0
     weight: int
+    #: Tasks: whole files, parts of split files and their seals; the states below count these.
     total: int
     pending: int
     active: int
@@ -194,10 +288,31 @@ class JobStatus(Model):
     held: int
     failed: int
     done: int
+    #: How many of `total` and of `done` are parts.
+    parts: int = 0
+    parts_done: int = 0
     bytes_total: int
     bytes_done: int
+    #: Files that are downloaded and wait for the NAS, and files that are there.
+    owed: int = 0
+    delivered: int = 0
+    bytes_delivered: int = 0
+    #: Why large files are not split, or "".
+    unsplit: str = ""
+    #: Why no living worker can go on with the job, or "".
+    blocked: str = ""
     created_at: float
     ended_at: float | None = None
+
+    @property
+    def files(self) -> int:
+        """How many files the job has, as far as it is listed."""
+        return self.total - self.parts
+
+    @property
+    def files_done(self) -> int:
+        """How many of them are complete."""
+        return self.done - self.parts_done
 
 
 class FileStatus(Model):

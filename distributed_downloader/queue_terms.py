@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from distributed_downloader.models import JobState
+from distributed_downloader.models import Descriptor, JobSpec, JobState
+from distributed_downloader.outcome import Record
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,20 @@ class Limits:
     window: tuple[int, int] = (8, 4096)
     #: Seconds between two housekeepings, whoever does them; 0 = whenever asked.
     tick: float = 1.0
+    #: Parts that a file may be split into, which bounds the time that Redis is busy with it.
+    parts: int = 2048
+    #: Least bytes of a tail that are worth a connection of their own.
+    least_tail: int = 128 * 1024
+
+    @property
+    def silence(self) -> float:
+        """Seconds after which an idle worker takes a part over from one that reports no progress."""
+        return max(3.0, self.lease / 3)
+
+    @property
+    def trust(self) -> float:
+        """Seconds after its last report for which a worker may write to a part: less than `silence`."""
+        return self.silence - 1.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,45 @@ class Settled(enum.Enum):
     STALE = 0
     DONE = 1
     ALREADY_DONE = 2
+    #: Done, and the worker is to prepare the seal of the file.
+    SEALER = 3
+
+
+class Tail(NamedTuple):
+    """What an idle worker got from the parts of others: a token, and whether there are any parts."""
+
+    token: str | None
+    under_way: bool
+
+
+class Member(NamedTuple):
+    """A worker as the fleet knows it; the ids are "" where it sees no such folder."""
+
+    worker: str
+    slots: int
+    folder: str
+    nas: str
+
+
+class FileParts(NamedTuple):
+    """What is known of a split file: its records so far, and who is to put it together."""
+
+    state: JobState
+    missing: int
+    #: Token of the seal, if the worker that asks has it; else "".
+    token: str
+    #: Of the reports that were asked for.
+    records: list[Record]
+    reports: int
+
+
+class Owed(NamedTuple):
+    """A file that has to get to the NAS."""
+
+    job: int
+    task: int
+    about: Descriptor
+    spec: JobSpec
 
 
 class Verdict(enum.Enum):

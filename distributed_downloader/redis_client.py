@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from distributed_downloader.errors import ConflictError, RefusedError, UnknownJobError
 from distributed_downloader.models import (
+    Descriptor,
     DownloadTask,
     Failure,
     JobSpec,
@@ -21,6 +22,7 @@ from distributed_downloader.models import (
     Token,
     WorkerStatus,
 )
+from distributed_downloader.outcome import Record
 from distributed_downloader.queue_terms import Beat, Limits, Settled, Verdict
 from distributed_downloader.redis_connection import (
     Scripts,
@@ -125,8 +127,12 @@ class RedisClient:
         if len(files) > self.limits.chunk:
             raise ValueError(f"a chunk has {self.limits.chunk} files at most, not {len(files)}")
         size = sum(file.size for file in files)
-        lines = [word for file in files for word in ("q", file.to_line())]
+        lines = (file.to_line() for file in files)
         return bool(self.scripts.run("submit", job, base, size, digest, *lines))
+
+    def whole(self, job: int, reason: str) -> None:
+        """Say why large files of the job are not split, for `status`; nothing depends on it."""
+        self.scripts.run("whole", job, reason)
 
     def listed(self, job: int) -> tuple[int, str, bool]:
         """Return (files so far, digest of the listing so far, whether it is complete).
@@ -134,10 +140,11 @@ class RedisClient:
         Raises UnknownJobError when the job is gone.
         """
         with translated(self.address):
-            total, digest, sealed = self.commands.hmget(self.key(f"job:{job}"), ["total", "digest", "sealed"])
+            fields = ["total", "parts", "digest", "sealed"]
+            total, parts, digest, sealed = self.commands.hmget(self.key(f"job:{job}"), fields)
         if total is None:
             raise UnknownJobError(f"job {job} is gone: somebody made Redis forget it")
-        return int(total), str(digest), sealed == "1"
+        return int(total) - int(parts or 0), str(digest), sealed == "1"
 
     def seal(self, job: int) -> None:
         """Say that the listing is complete, so that the job may end."""
@@ -153,7 +160,8 @@ class RedisClient:
         limits = self.limits
         incarnation = f"{worker.host}:{worker.pid}:{worker.started_at}"
         args = (worker.id, incarnation, worker.slots, _ms(limits.lease), limits.batch, limits.max_losses)
-        while (answer := self.scripts.run("register", *args, *limits.window)) == "again":
+        folders = (worker.folder or "-", worker.nas or "-")
+        while (answer := self.scripts.run("register", *args, *limits.window, *folders)) == "again":
             pass
         if answer != "ok":
             raise ConflictError(
@@ -221,12 +229,12 @@ class RedisClient:
             return DownloadTask(
                 token=Token.parse(token),
                 spec=JobSpec.model_validate_json(spec),
-                file=RepoFile.from_line(line),
+                about=Descriptor.from_line(line),
                 tries=int(tries),
                 hold=int(hold) / 1000,
             )
         except (ValueError, RefusedError) as error:
-            path = line.rsplit("\t", 1)[-1].encode("utf-8", "replace").decode() or "?"
+            path = "\t".join(line.split("\t", 3)[2:3]).encode("utf-8", "replace").decode() or "?"
             reason = f"this entry in Redis cannot be read; `forget` the job and submit it again: {error}"
             failure = Failure(path=path, error=reason, host="", tries=int(tries), at=time.time())
             self.fail(worker_id, token, failure, None)
@@ -237,9 +245,19 @@ class RedisClient:
         token = self.scripts.run("home", worker_id, host, self.limits.batch)
         return None if token is None else str(token)
 
-    def complete(self, worker_id: str, token: str, size: int, host: str) -> Settled:
-        """Count a task as done; its file lies on `host`."""
-        return Settled(self.scripts.run("complete", worker_id, token, size, host, ""))
+    def complete(
+        self,
+        worker_id: str,
+        token: str,
+        size: int,
+        host: str,
+        *,
+        records: Sequence[Record] = (),
+        owes: str = "",
+    ) -> Settled:
+        """Count a task as done; its file lies on `host`. For `records` and `owes` see outcome.Finished."""
+        written = " ".join(map(str, records))
+        return Settled(self.scripts.run("complete", worker_id, token, size, host, written, owes))
 
     def fail(
         self,

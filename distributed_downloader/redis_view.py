@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from distributed_downloader.errors import RefusedError, UnknownJobError
 from distributed_downloader.models import (
+    Descriptor,
     Failure,
     FileStatus,
     JobSpec,
@@ -100,12 +101,17 @@ class RedisView:
         with translated(self._client.address), self._redis.pipeline(transaction=True) as pipe:
             pipe.lrange(self._key("ready"), 0, -1)
             pipe.time()
+            pipe.zrange(self._key("workers"), 0, -1)
             for job in ids:
                 pipe.hgetall(self._key(f"job:{job}"))
-            ready, (seconds, _), *hashes = pipe.execute()
+                pipe.hgetall(self._key(f"job:{job}:blind"))
+            ready, (seconds, _), workers, *hashes = pipe.execute()
         waiting = Counter(token.partition(".")[0] for token in ready)
-        pairs = zip(ids, hashes, strict=True)
-        found = (_job(id, about, waiting[str(id)], seconds) for id, about in pairs)  # noqa: A001
+        rows = zip(ids, hashes[::2], hashes[1::2], strict=True)
+        found = (
+            _job(id, about, waiting[str(id)], seconds, _blocked(workers, blind))
+            for id, about, blind in rows  # noqa: A001
+        )
         return [job for job in found if job]
 
     def failures(self, job: int, limit: int = 20) -> list[Failure]:
@@ -154,7 +160,7 @@ class RedisView:
             delayed=delayed,
             parked=parked,
             workers=len(fleet),
-            slots=sum(int(number) for number in slots if number.isdigit()),
+            slots=sum(int(number) for number in slots if number.isdecimal()),
             jobs=dict(Counter(job.state.value for job in self.jobs())),
         )
 
@@ -175,7 +181,7 @@ class RedisView:
             with translated(self._client.address):
                 lines: Answer = self._redis.hmget(self._key(f"job:{job}:tasks"), list(map(str, chunk)))
             for task, line in zip(chunk, lines, strict=True):
-                size = _file(line).size if line else 0
+                size = _about(line).size if line else 0
                 path, error = failed[task].path, failed[task].error
                 yield FileStatus(path=path, size=size, status=TaskStatus.FAILED, error=error)
 
@@ -202,7 +208,10 @@ class RedisView:
         for i, task in enumerate(tasks):
             if lines[i] is None:
                 continue
-            file = _file(lines[i])
+            about = _about(lines[i])
+            if about.part:
+                continue
+            file = about.file
             status, host, error = _place(task, places, held[i]), "", ""
             if _bit(bits, task - first // 8 * 8):
                 status = TaskStatus.DONE
@@ -226,7 +235,20 @@ class RedisView:
         return self._client.key(name)
 
 
-def _job(id: int, about: Mapping[str, str], waiting: int, now: int) -> JobStatus | None:  # noqa: A002
+def _blocked(workers: Sequence[str], blind: Mapping[str, str]) -> str:
+    """Return why no living worker can go on with a job, "" if one can, or none is there at all."""
+    if not workers or not all(worker in blind for worker in workers):
+        return ""
+    return f"no living worker sees its folder: {workers[0]}: {blind[workers[0]]}"
+
+
+def _job(
+    id: int,  # noqa: A002
+    about: Mapping[str, str],
+    waiting: int,
+    now: int,
+    blocked: str,
+) -> JobStatus | None:
     listed = about.get("sealed") == "1"
     try:
         return JobStatus(
@@ -243,8 +265,15 @@ def _job(id: int, about: Mapping[str, str], waiting: int, now: int) -> JobStatus
             held=int(about["held"]),
             failed=int(about["failed"]),
             done=int(about["done"]),
+            parts=int(about.get("parts", 0)),
+            parts_done=int(about.get("parts_done", 0)),
             bytes_total=int(about["bytes"]),
             bytes_done=int(about["bytes_done"]),
+            owed=int(about.get("owed", 0)),
+            delivered=int(about.get("delivered", 0)),
+            bytes_delivered=int(about.get("bytes_delivered", 0)),
+            unsplit=about.get("unsplit", ""),
+            blocked=blocked if about["state"] == JobState.RUNNING.value else "",
             created_at=int(about["created_at"]) / 1000,
             ended_at=int(about["ended_at"]) / 1000 if "ended_at" in about else None,
         )
@@ -268,11 +297,11 @@ def _failure(text: str) -> Failure:
         return Failure(path="?", error=f"unreadable in Redis: {text!a}", host="", tries=0, at=0)
 
 
-def _file(line: str) -> RepoFile:
+def _about(line: str) -> Descriptor:
     try:
-        return RepoFile.from_line(line)
+        return Descriptor.from_line(line)
     except ValueError:
-        return RepoFile(path=f"unreadable in Redis: {line!a}", size=0)
+        return Descriptor(file=RepoFile(path=f"unreadable in Redis: {line!a}", size=0))
 
 
 def _place(task: int, places: _Places, parts_missing: str | None) -> TaskStatus:

@@ -9,7 +9,7 @@
 local DAY = 24 * 3600 * 1000
 -- What an ended job leaves, and for how long; everything is kept for good when it is revived.
 local KEPT = {
-  [7 * DAY] = {'tasks', 'done', 'where', 'hosts', 'pending', 'held', 'home'},
+  [7 * DAY] = {'tasks', 'done', 'where', 'hosts', 'pending', 'held', 'home', 'seals', 'sealer', 'records', 'blind'},
   [30 * DAY] = {'', 'failed', 'tries'},
 }
 local POISON_KEPT = 100
@@ -53,6 +53,38 @@ local function known(token)
   if job and within(task, total) then return job, task end
   poison(token)
   return nil
+end
+
+-- First byte, length and waiting task of a part, or nil for any other descriptor.
+local function part_of(line)
+  return string.match(line or '', '\tpart=(%d+)%+(%d+)\tseal=(%d+)\t')
+end
+
+-- Ms that a part still takes at so many bytes a second: 0 = it has stalled, 1 = nobody knows yet.
+local UNKNOWN = 1000000
+local function ms_for(bytes, rate)
+  return math.floor(bytes * 1000 / (rate == 1 and UNKNOWN or math.max(rate, 1)))
+end
+
+-- A part is in nobody's hands any more: no idle worker may take from it.
+local function untail(token)
+  redis.call('ZREM', key('tails'), token)
+  redis.call('HDEL', key('progress'), token)
+end
+
+-- Take a token out of a worker's hands; false if it is not there.
+local function take(worker, token)
+  if redis.call('LREM', key('active:' .. worker), 1, token) == 0 then return false end
+  untail(token)
+  return true
+end
+
+-- Whether a worker has a token in hand.
+local function holds(worker, token)
+  for _, held in ipairs(redis.call('LRANGE', key('active:' .. worker), 0, -1)) do
+    if held == token then return true end
+  end
+  return false
 end
 
 local function renew(token)
@@ -206,15 +238,19 @@ local function faded(job)
 end
 
 -- End a job in which nothing can move any more.  Tasks still held wait for a failed part; its
--- retry brings them along.  A cancelled job ends when its last task left its worker.
+-- retry brings them along.  A cancelled job ends when its last task left its worker, and one that
+-- is complete when its last file is on the NAS.
 local function settle(job, now)
   local about = redis.call('HMGET', jobkey(job),
-    'state', 'sealed', 'out', 'pending', 'delayed', 'held', 'failed', 'ended_at')
+    'state', 'sealed', 'out', 'pending', 'delayed', 'held', 'failed', 'ended_at', 'owed')
   for i = 3, 7 do about[i] = tonumber(about[i]) or 0 end
   if about[8] or about[3] > 0 then return end
   if about[1] == 'cancelled' then return finish(job, 'cancelled', now) end
   if about[2] ~= '1' or about[4] + about[5] > 0 then return end
-  finish(job, about[6] + about[7] > 0 and 'failed' or 'done', now)
+  if about[6] + about[7] > 0 then return finish(job, 'failed', now) end
+  if (tonumber(about[9]) or 0) <= 0 then return finish(job, 'done', now) end
+  redis.call('HSET', jobkey(job), 'state', 'delivering')
+  redis.call('ZREM', key('fair'), job)
 end
 
 -- Remove every key and every index entry of a job.  Tokens of it that still lie in workers'
@@ -251,7 +287,7 @@ local function recover(token, now, max_losses)
   else
     local line = redis.call('HGET', jobkey(job, 'tasks'), task) or ''
     bury(token, cjson.encode({
-      path = string.match(line, '^[^\t]*\t[^\t]*\t(.*)$') or '?',
+      path = string.match(line, '^[^\t]*\t[^\t]*\t([^\t]*)') or '?',
       error = 'lost with its worker ' .. losses .. ' times; this file may be what kills them',
       host = '', tries = losses, at = now / 1000,
     }))
@@ -264,6 +300,7 @@ local function sweep(worker, n, now, max_losses)
   for i = 1, n do
     local token = redis.call('RPOP', key('active:' .. worker))
     if not token then return i - 1 end
+    untail(token)
     recover(token, now, max_losses)
   end
   return n

@@ -7,15 +7,8 @@
 -- not in the worker's list, or was dropped (job gone, no token of ours), or was given back (the
 -- worker was declared dead, the job does not run).
 local worker, token = ARGV[2], ARGV[3]
-local mine = key('active:' .. worker)
 
-local function holds()
-  for _, held in ipairs(redis.call('LRANGE', mine, 0, -1)) do
-    if held == token then return true end
-  end
-end
-
-if not holds() then return false end
+if not holds(worker, token) then return false end
 feed()
 local job, task = known(token)
 if job and redis.call('GETBIT', jobkey(job, 'done'), task) == 1 then   -- never one of ours
@@ -23,13 +16,13 @@ if job and redis.call('GETBIT', jobkey(job, 'done'), task) == 1 then   -- never 
   job = nil
 end
 if not job then
-  redis.call('LREM', mine, 1, token)
+  take(worker, token)
   return false
 end
 
 local about = redis.call('HMGET', jobkey(job), 'state', 'spec', 'endpoint')
 if about[1] ~= 'running' or not redis.call('ZSCORE', key('workers'), worker) then
-  redis.call('LREM', mine, 1, token)
+  take(worker, token)
   requeue(job, token)
   settle(job, clock())
   feed()

@@ -1,19 +1,26 @@
--- A task is done: active -> done (and held -> pending, when it was the last part of a file).
+-- A task is done: active -> done (and held -> active or pending, when it was the last part of a file).
 --
 -- ARGV[2] -> worker
 -- ARGV[3] -> token
--- ARGV[4] -> bytes of the task
+-- ARGV[4] -> bytes of the task; those of a part are known here, where its tail may have been taken
 -- ARGV[5] -> host where the file lies
--- ARGV[6] -> task that waits for this part, or ""
+-- ARGV[6] -> of a part: what was written, for its seal
+-- ARGV[7] -> "nas" = the file is on the NAS; "id path" of the folder from which it has to get there; or ""
 --
--- Returns 1 counted, 0 stale: not in the worker's list, nothing is touched, 2 already done.
-local worker, token, host, waiting = ARGV[2], ARGV[3], ARGV[5], ARGV[6]
-if redis.call('LREM', key('active:' .. worker), 1, token) == 0 then
+-- Returns 1 counted, 3 counted and the worker is to prepare the seal of the file (which it is told again
+-- when it asks again), 0 stale: not in the worker's list, nothing is touched, 2 already done.
+local worker, token, host, records, owes = ARGV[2], ARGV[3], ARGV[5], ARGV[6], ARGV[7]
+if not take(worker, token) then
   local job, task = split(token)
-  return job and redis.call('GETBIT', jobkey(job, 'done'), task) * 2 or 0
+  if not job or redis.call('GETBIT', jobkey(job, 'done'), task) == 0 then return 0 end
+  local _, _, seal = part_of(redis.call('HGET', jobkey(job, 'tasks'), task))
+  local ours = seal and redis.call('HGET', jobkey(job, 'sealer'), seal) == worker
+  return ours and redis.call('HEXISTS', jobkey(job, 'held'), seal) == 1 and 3 or 2
 end
 local job, task = known(token)
 if not job then return 0 end
+local line, now = redis.call('HGET', jobkey(job, 'tasks'), task) or '', clock()
+local _, length, seal = part_of(line)
 
 -- Hosts are numbered from 1 as they appear; two bytes per task say where it lies.
 local function remember()
@@ -26,19 +33,58 @@ local function remember()
   redis.call('SETRANGE', jobkey(job, 'where'), task * 2, string.char(math.floor(number / 256), number % 256))
 end
 
+local function owe()
+  local folder, path = string.match(owes, '^(%x+) (.*)$')
+  if folder then
+    redis.call('ZADD', key('owed:' .. folder), now, job .. '.' .. task)
+    redis.call('HSET', key('folders'), folder, path)
+    add(jobkey(job), 'owed', 1)
+  elseif owes == 'nas' then
+    add(jobkey(job), 'delivered', 1)
+    add(jobkey(job), 'bytes_delivered', string.match(line, '^(%d+)\t') or 0)
+  end
+end
+
+-- The seal goes to the worker that has read the file's beginning already, if that one lives.
+local function let_go(sealer)
+  local epoch = string.match(redis.call('HGET', jobkey(job, 'seals'), seal) or '', '^%d+') or 0
+  redis.call('HDEL', jobkey(job, 'held'), seal)
+  local lives = sealer and redis.call('ZSCORE', key('workers'), sealer)
+  if lives and redis.call('HGET', jobkey(job), 'state') == 'running' then
+    redis.call('LPUSH', key('active:' .. sealer), job .. '.' .. seal .. '.' .. epoch)
+    move(job, 'held', 'out')
+  else
+    redis.call('RPUSH', jobkey(job, 'pending'), job .. '.' .. seal .. '.' .. epoch)
+    move(job, 'held', 'pending')
+    wake(job)
+  end
+end
+
+-- Returns whether this worker is to prepare the seal: somebody has to, and nobody living does.
+local function finish_part()
+  local n = add(jobkey(job, 'records'), seal, 1)
+  redis.call('HSET', jobkey(job, 'records'), seal .. '.' .. (n - 1), records)
+  add(jobkey(job), 'parts_done', 1)
+  local sealer, missing = redis.call('HGET', jobkey(job, 'sealer'), seal), 1
+  if redis.call('HEXISTS', jobkey(job, 'held'), seal) == 1 then missing = add(jobkey(job, 'held'), seal, -1) end
+  if missing <= 0 then
+    let_go(sealer)
+  elseif not sealer or not redis.call('ZSCORE', key('workers'), sealer) then
+    redis.call('HSET', jobkey(job, 'sealer'), seal, worker)
+    return true
+  end
+  return false
+end
+
 redis.call('SETBIT', jobkey(job, 'done'), task, 1)
 absolve(job, task)
 redis.call('HDEL', jobkey(job, 'home'), task)
+redis.call('HDEL', jobkey(job, 'blind'), worker)
 pcall(remember)   -- only `files` wants to know: it must not keep a job from ending
-add(jobkey(job), 'bytes_done', ARGV[4])
+add(jobkey(job), 'bytes_done', length or ARGV[4])
 move(job, 'out', 'done')
-if waiting ~= '' and redis.call('HEXISTS', jobkey(job, 'held'), waiting) == 1
-  and redis.call('HINCRBY', jobkey(job, 'held'), waiting, -1) <= 0 then
-  redis.call('HDEL', jobkey(job, 'held'), waiting)
-  redis.call('RPUSH', jobkey(job, 'pending'), job .. '.' .. waiting .. '.0')
-  move(job, 'held', 'pending')
-  wake(job)
-end
+owe()
+local seals = seal and finish_part()
 feed()
-settle(job, clock())
-return 1
+settle(job, now)
+return seals and 3 or 1

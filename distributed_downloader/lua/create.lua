@@ -7,7 +7,8 @@
 -- ARGV[6] -> endpoint
 -- ARGV[7] -> weight in the fair feed
 --
--- Returns {job, "created"}, {job, "known"} (endpoint and weight are updated), or
+-- Returns {job, "created"}, {job, "known"} (spec, endpoint and weight are updated, and the id of the
+-- output folder stays known), or
 -- {job, "conflict", repo type} with a job that fills the same folder with another repo type.
 local identity, place, repo_type = ARGV[2], ARGV[3], ARGV[4]
 local now = clock()
@@ -18,8 +19,9 @@ if existing and (redis.call('EXISTS', jobkey(existing)) == 0 or faded(existing))
   existing = nil
 end
 if existing then
-  redis.call('HSET', jobkey(existing), 'spec', ARGV[5], 'endpoint', ARGV[6], 'weight', ARGV[7],
-    'listed_at', now)
+  local known_place = string.match(redis.call('HGET', jobkey(existing), 'spec') or '', '"place":"(%x+)"')
+  local spec = known_place and string.gsub(ARGV[5], '"place":""', '"place":"' .. known_place .. '"', 1) or ARGV[5]
+  redis.call('HSET', jobkey(existing), 'spec', spec, 'endpoint', ARGV[6], 'weight', ARGV[7], 'listed_at', now)
   return {existing, 'known'}
 end
 
@@ -34,7 +36,8 @@ end
 local job = tostring(redis.call('INCR', key('next_job')))
 redis.call('HSET', jobkey(job), 'spec', ARGV[5], 'endpoint', ARGV[6], 'weight', ARGV[7], 'type', repo_type,
   'state', 'running', 'sealed', 0, 'digest', '', 'total', 0, 'pending', 0, 'out', 0, 'delayed', 0,
-  'held', 0, 'done', 0, 'failed', 0, 'bytes', 0, 'bytes_done', 0, 'created_at', now, 'listed_at', now)
+  'held', 0, 'done', 0, 'failed', 0, 'parts', 0, 'parts_done', 0, 'bytes', 0, 'bytes_done', 0,
+  'owed', 0, 'delivered', 0, 'bytes_delivered', 0, 'created_at', now, 'listed_at', now)
 redis.call('ZADD', key('jobs'), now, job)
 redis.call('HSET', key('identities'), identity, job)
 redis.call('HSET', key('names'), job, identity .. ' ' .. place)

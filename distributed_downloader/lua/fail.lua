@@ -12,7 +12,7 @@
 -- Returns 0 stale: not in the worker's list, nothing is touched, 1 will be tried again, 2 failed.
 local worker, token = ARGV[2], ARGV[3]
 local delay, parked = tonumber(ARGV[5]), tonumber(ARGV[8])
-if redis.call('LREM', key('active:' .. worker), 1, token) == 0 then return 0 end
+if not take(worker, token) then return 0 end
 local job, task = known(token)
 if not job then return 0 end
 

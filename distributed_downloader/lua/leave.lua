@@ -9,6 +9,7 @@ local worker, now = ARGV[2], clock()
 for _ = 1, tonumber(ARGV[3]) do
   local token = redis.call('RPOP', key('active:' .. worker))
   if not token then break end
+  untail(token)
   local job = known(token)
   if job then
     requeue(job, token)

@@ -7,12 +7,13 @@
 -- ARGV[6] -> batch
 -- ARGV[7] -> max losses
 -- ARGV[8], ARGV[9] -> least and most tokens in the window
+-- ARGV[10], ARGV[11] -> ids of its own output folder and of the NAS as it sees it, or "-"
 --
 -- Returns "ok", "again" if more than a batch is to be recovered first, or, when the name is
 -- held by another living process, that process's incarnation.
 local worker, incarnation, now = ARGV[2], ARGV[3], clock()
 local lease = tonumber(redis.call('ZSCORE', key('workers'), worker) or 0)
-local holder = string.match(redis.call('HGET', key('fleet'), worker) or '', '^%d+ (.*)$')
+local holder = string.match(redis.call('HGET', key('fleet'), worker) or '', '^%d+ %S+ %S+ (.*)$')
 
 if lease >= now and holder ~= incarnation then return holder or '?' end
 if lease < now then
@@ -25,7 +26,7 @@ if lease < now then
 end
 redis.call('ZREM', key('dead'), worker)
 redis.call('ZADD', key('workers'), now + ARGV[5], worker)
-redis.call('HSET', key('fleet'), worker, ARGV[4] .. ' ' .. incarnation)
+redis.call('HSET', key('fleet'), worker, table.concat({ARGV[4], ARGV[10], ARGV[11], incarnation}, ' '))
 resize(tonumber(ARGV[8]), tonumber(ARGV[9]))
 feed()
 return 'ok'

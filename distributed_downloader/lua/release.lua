@@ -6,7 +6,7 @@
 -- Returns how many were still in the worker's list; nothing else is touched.
 local worker, now, n = ARGV[2], clock(), 0
 for i = 3, #ARGV do
-  if redis.call('LREM', key('active:' .. worker), 1, ARGV[i]) == 1 then
+  if take(worker, ARGV[i]) then
     local job = known(ARGV[i])
     if job then
       requeue(job, ARGV[i])

@@ -10,6 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import redis
@@ -29,6 +30,7 @@ COUNTED_AS = {
     "done": "done",
 }
 TOKEN = re.compile(r"[1-9]\d*\.(0|[1-9]\d*)\.\d+")
+PART = re.compile(r"\tpart=(\d+)\+(\d+)\tseal=(\d+)\tplace=[0-9a-f]+$")
 #: All keys with type, rest of life and value, as JSON: much faster than a command for each.
 READ_ALL = """
 local all, read = {}, {list = 'LRANGE', zset = 'ZRANGE', set = 'SMEMBERS', hash = 'HGETALL', string = 'GET'}
@@ -147,10 +149,12 @@ def check(snapshot: Snapshot) -> None:
     _check_tokens(snapshot)
     for job, about in snapshot.jobs.items():
         _check_places(snapshot, job, about)
+        _check_parts(snapshot, job, about)
         _check_state(snapshot, job, about)
         _check_lifetime(snapshot, job, about)
     _check_window(snapshot)
     _check_fleet(snapshot)
+    _check_tails(snapshot)
     _check_indexes(snapshot)
 
 
@@ -174,11 +178,51 @@ def _check_places(snapshot: Snapshot, job: int, about: Mapping[str, str]) -> Non
     )
 
 
+def _check_parts(snapshot: Snapshot, job: int, about: Mapping[str, str]) -> None:
+    """The parts of a file are what was missing, and its seal waits for those that are not done."""
+    parts: dict[int, list[tuple[int, int, bool]]] = defaultdict(list)
+    sizes, done = {}, 0
+    for task, line in snapshot.part(job, "tasks", {}).items():
+        sizes[int(task)] = int(line.split("\t")[0])
+        if found := PART.search(line):
+            start, length, seal = map(int, found.groups())
+            parts[seal].append((start, length, is_done(snapshot, job, int(task))))
+            done += parts[seal][-1][2]
+    counted = (int(about["parts"]), int(about["parts_done"]))
+    assert counted == (sum(map(len, parts.values())), done), f"I2: job {job} counts {counted} parts"
+    seals, held = snapshot.part(job, "seals", {}), snapshot.part(job, "held", {})
+    assert parts.keys() <= {int(seal) for seal in seals}
+    for seal, text in seals.items():
+        found_parts, there = sorted(parts[int(seal)]), int(text.split()[1])
+        missing = sum(not done for _, _, done in found_parts)
+        assert held.get(seal) == (str(missing) if missing else None), f"I8: {job}.{seal} waits for {held}"
+        assert sum(length for _, length, _ in found_parts) + there == sizes[int(seal)], (
+            f"bytes of {job}.{seal}"
+        )
+        for (start, length, _), (after, _, _) in pairwise(found_parts):
+            assert start + length <= after, f"two parts of {job}.{seal} overlap: {found_parts}"
+    assert held.keys() <= seals.keys(), f"I8: job {job} holds {held}"
+
+
+def _check_tails(snapshot: Snapshot) -> None:
+    """An idle worker may take from what others have in hand, and from nothing else."""
+    progress = snapshot.value("progress", {})
+    assert set(snapshot.queue("tails")) == progress.keys(), "tails and progress differ"
+    for token, text in progress.items():
+        owner = text.split()[0]
+        assert token in snapshot.queue(f"active:{owner}"), f"the tail of {token} is not {owner}'s"
+        job, task, _ = token.split(".")
+        if int(job) in snapshot.jobs:
+            assert PART.search(snapshot.part(int(job), "tasks", {})[task]), f"{token} is no part"
+
+
 def _check_state(snapshot: Snapshot, job: int, about: Mapping[str, str]) -> None:
     state, n = about["state"], {name: int(about[name]) for name in set(COUNTED_AS.values())}
     movable = n["pending"] + n["out"] + n["delayed"]
-    if state == "done":
+    if state in ("done", "delivering"):
         assert n["done"] == int(about["total"]), f"I10: job {job} ended early: {n}"
+        assert (state == "delivering") == (int(about["owed"]) > 0), f"I10: job {job} is {state}: {about}"
+        assert about["sealed"] == "1", f"I10: job {job} is {state} before it is listed"
     if state == "failed":
         assert not movable, f"I10: job {job} failed, but can move: {n}"
     if state in ("running", "paused") and about["sealed"] == "1":
@@ -193,7 +237,7 @@ def _check_lifetime(snapshot: Snapshot, job: int, about: Mapping[str, str]) -> N
     keys = [f"job:{job}", *(f"job:{job}:{rest}" for rest in snapshot.names(f"job:{job}:"))]
     for key in keys:
         # What a cancelled job still gets (chunks, due retries) goes when the whole job does.
-        if not (ended and about["state"] == "cancelled" and key.endswith((":pending", ":tasks", ":held"))):
+        if not (ended and about["state"] == "cancelled" and key.endswith((":pending", ":tasks"))):
             assert snapshot.expires[snapshot.namespace + key] == ended, f"retention: {key}, ended: {ended}"
 
 

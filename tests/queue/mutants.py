@@ -31,15 +31,25 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = (
-    Mutant("the epoch is not renewed", "_common", "(epoch + 1)", "(epoch + 0)"),
+    Mutant("the epoch is not renewed", "_common", "'.' .. (epoch + 1)", "'.' .. (epoch + 0)"),
     Mutant(
         "a stale report of success counts",
         "complete",
-        "== 0 then\n  local job, task = split(token)",
-        "== 2 then\n  local job, task = split(token)",
+        "if not take(worker, token) then\n",
+        "if not take(worker, token) and false then\n",
     ),
-    Mutant("a stale report of failure counts", "fail", "== 0 then return 0 end", "== 2 then return 0 end"),
-    Mutant("anybody releases anything", "release", "ARGV[i]) == 1 then", "ARGV[i]) >= 0 then"),
+    Mutant(
+        "a stale report of failure counts",
+        "fail",
+        "if not take(worker, token)",
+        "if not take(worker, token) and not token",
+    ),
+    Mutant(
+        "anybody releases anything",
+        "release",
+        "if take(worker, ARGV[i]) then",
+        "if take(worker, ARGV[i]) or true then",
+    ),
     Mutant(
         "lists of the dead are not swept",
         "tick",
@@ -50,7 +60,7 @@ MUTANTS = (
     Mutant("pause leaves the window as it is", "control", "wanted)\n  recall()", "wanted)"),
     Mutant("recall loses other jobs' tokens", "_common", "keep[#keep + 1] = token", "keep[#keep + 1] = nil"),
     Mutant("recall does not count", "control", "move(job, 'out', 'pending', #back)", ""),
-    Mutant("a split file is sealed one part early", "complete", "waiting, -1) <= 0", "waiting, -1) <= 1"),
+    Mutant("a split file is sealed one part early", "complete", "missing <= 0", "missing <= 1"),
     Mutant(
         "a done task still counts as out",
         "complete",
@@ -95,7 +105,12 @@ MUTANTS = (
         "if about[1] == 'cancelled' then return",
         "if about[1] == '' then return",
     ),
-    Mutant("losses use up tries", "_common", "task .. '!', 1)", "task, 1)"),
+    Mutant(
+        "losses use up tries",
+        "_common",
+        "losses = add(jobkey(job, 'tries'), task .. '!', 1)",
+        "losses = add(jobkey(job, 'tries'), task, 1)",
+    ),
     Mutant("one loss more than allowed", "_common", "losses < max_losses", "losses <= max_losses"),
     Mutant("one try more than allowed", "fail", "tries < tonumber", "tries <= tonumber"),
     Mutant("each stage of the housekeeping takes a whole batch", "tick", "budget = budget - #tokens", ""),
@@ -117,4 +132,166 @@ MUTANTS = (
     ),
     Mutant("the dead get work", "begin", "or not redis.call('ZSCORE', key('workers'), worker)", ""),
     Mutant("the dead may beat", "beat", "worker) then return false end", "worker) then worker = ARGV[2] end"),
+    # Files in parts, their tails, and what is owed to the NAS.
+    Mutant("what is done can still be stolen", "_common", "untail(token)\n  return true", "return true"),
+    Mutant("what the dead had can still be stolen", "_common", "untail(token)\n    recover", "recover"),
+    Mutant("what was given back can still be stolen", "leave", "untail(token)\n  local", "local"),
+    Mutant("what is there of a split file stays for good", "_common", "'home', 'seals',", "'home',"),
+    Mutant(
+        "a stale split counts",
+        "split",
+        "if not take(worker, token)",
+        "if not take(worker, token) and not token",
+    ),
+    Mutant(
+        "a file without missing parts waits for ever", "split", "if count == 0 then", "if count == 999 then"
+    ),
+    Mutant("parts are not counted", "split", "add(jobkey(job), 'pending', count)", ""),
+    Mutant(
+        "what is there of a split file does not count", "split", "add(jobkey(job), 'bytes_done', there)", ""
+    ),
+    Mutant("what is there of a split file is not told", "split", "if ARGV[5] ~= '' then", "if false then"),
+    Mutant("parts are not fed", "split", "'held')\n  wake(job)", "'held')"),
+    Mutant("a seal is handed out under an old epoch", "split", "task, (epoch + 1) ..", "task, epoch .."),
+    Mutant(
+        "a listing does not go on after a split", "submit", "about[1] - (about[2] or 0)", "tonumber(about[1])"
+    ),
+    Mutant("files take the place of parts", "submit", "{}, {}, tonumber(about[1])", "{}, {}, base"),
+    Mutant("a part has the length that its worker says", "complete", "length or ARGV[4]", "ARGV[4]"),
+    Mutant(
+        "a dead worker gets the seal",
+        "complete",
+        "sealer and redis.call('ZSCORE', key('workers'), sealer)",
+        "sealer",
+    ),
+    Mutant(
+        "the seal of a paused job is handed out",
+        "complete",
+        "if lives and redis.call('HGET', jobkey(job), 'state') == 'running' then",
+        "if lives then",
+    ),
+    Mutant(
+        "a seal counts as held and as out",
+        "complete",
+        "move(job, 'held', 'out')",
+        "add(jobkey(job), 'out', 1)",
+    ),
+    Mutant(
+        "nobody takes a dead worker's place at the seal",
+        "complete",
+        "elseif not sealer or not redis.call('ZSCORE', key('workers'), sealer) then",
+        "elseif not sealer then",
+    ),
+    Mutant(
+        "two prepare a seal",
+        "complete",
+        "elseif not sealer or not redis.call('ZSCORE', key('workers'), sealer) then",
+        "else",
+    ),
+    Mutant(
+        "a lost reply loses who prepares the seal",
+        "complete",
+        "seal) == 1 and 3 or 2",
+        "seal) == 1 and 2 or 2",
+    ),
+    Mutant("parts done are not counted", "complete", "add(jobkey(job), 'parts_done', 1)", ""),
+    Mutant("a report takes the place of another", "complete", "(n - 1), records", "0, records"),
+    Mutant(
+        "a seal is let go and stays held", "complete", "redis.call('HDEL', jobkey(job, 'held'), seal)", ""
+    ),
+    Mutant(
+        "who sees the folder again still counts as blind",
+        "complete",
+        "redis.call('HDEL', jobkey(job, 'blind'), worker)",
+        "",
+    ),
+    Mutant(
+        "what the blind give back is not counted",
+        "blind",
+        "move(job, 'out', 'pending')\nwake(job)",
+        "wake(job)",
+    ),
+    Mutant("what the blind give back is not fed", "blind", "wake(job)\nfeed()\nsettle", "feed()\nsettle"),
+    Mutant("the dead take tails", "steal", " and redis.call('ZSCORE', key('workers'), worker)", ""),
+    Mutant("tails are taken before work", "steal", "redis.call('LLEN', key('ready')) == 0 and", ""),
+    Mutant("tails of paused jobs are taken", "steal", "'state') ~= 'running' or", "'state') == '' or"),
+    Mutant(
+        "who loses a tail still fetches it", "steal", "task, describe(start, middle - start)", "task, line"
+    ),
+    Mutant(
+        "a tail begins one byte late", "steal", "describe(middle, mine)", "describe(middle + 1, mine - 1)"
+    ),
+    Mutant("a seal does not wait for a tail", "steal", "add(jobkey(job, 'held'), seal, 1)", ""),
+    Mutant("a tail is not counted", "steal", "{'total', 'parts', 'out'}", "{'total', 'out'}"),
+    Mutant("a tail cannot be taken again", "steal", "expect(token_of_tail,", "expect(token,"),
+    Mutant("a part taken as a whole stays where it was", "steal", "  take(owner, token)\n", ""),
+    Mutant(
+        "a part taken as a whole keeps its epoch",
+        "steal",
+        "renew(token))\n  return renew(token)",
+        "token)\n  return token",
+    ),
+    Mutant("a part is taken as a whole for ever", "steal", ">= TAKEN_WHOLE then", ">= 1000 then"),
+    Mutant(
+        "silence is no reason", "steal", "now - part.heard >= silence", "now - part.heard >= 99 * silence"
+    ),
+    Mutant("a part without a byte is not relieved", "steal", "position > 0 and position or BLOCK", "length"),
+    Mutant("a fast part loses what it has", "steal", " + rate * (now - at) / 1000", ""),
+    Mutant("tails of no worth are taken", "steal", "(rate == 0 and 1 or least)", "1"),
+    Mutant(
+        "a tail counts as stalled when it begins",
+        "steal",
+        "math.max(math.floor(speed), 1)",
+        "math.floor(speed)",
+    ),
+    Mutant("a worker splits its own parts to bits", "steal", "left < 64 * least", "left < least"),
+    Mutant("a part that soon ends loses its tail", "steal", "left * 1000 < WORTH_MS * rate or", ""),
+    Mutant("a slow part keeps half", "steal", "rate > 1 and speed > 0 and", "false and"),
+    Mutant("progress of others' parts counts", "progress", "job and mine[token] and", "job and"),
+    Mutant("the dead keep what they had by a report", "progress", "worker, ARGV[i + 1]", "'w0', ARGV[i + 1]"),
+    Mutant(
+        "a report of progress has no length",
+        "progress",
+        "out[#out + 1] = tonumber(length)",
+        "out[#out + 1] = 0",
+    ),
+    Mutant(
+        "who asks for the records misses one", "parts", "for i = known_reports,", "for i = known_reports + 1,"
+    ),
+    Mutant(
+        "a failed seal is still followed",
+        "parts",
+        "redis.call('HEXISTS', jobkey(job, 'failed'), seal) == 1",
+        "false",
+    ),
+    Mutant("anybody's seal is ours", "parts", "== prefix and split(held) then", "~= '' and split(held) then"),
+    Mutant(
+        "a job is done before its files are on the NAS",
+        "_common",
+        "<= 0 then return finish(job, 'done', now)",
+        ">= 0 then return finish(job, 'done', now)",
+    ),
+    Mutant("what is owed is not counted", "complete", "add(jobkey(job), 'owed', 1)", ""),
+    Mutant(
+        "what is on the NAS already is not counted",
+        "complete",
+        "elseif owes == 'nas' then",
+        "elseif owes == '' then",
+    ),
+    Mutant("two take the same file", "owed", "redis.call('ZADD', owed, now + ARGV[4], file)", ""),
+    Mutant("files of a forgotten job are owed for ever", "owed", "redis.call('ZREM', owed, file)", ""),
+    Mutant("a folder is asked for ever", "owed", "if redis.call('EXISTS', owed) == 0 then", "if false then"),
+    Mutant("files of running jobs are taken, wanted or not", "owed", "ARGV[5] == '1' and", "false and"),
+    Mutant("what is brought comes back", "keep", "'XX', ", ""),
+    Mutant(
+        "a file is brought twice", "deliver", "job .. '.' .. task) == 0 then", "job .. '.' .. task) == 2 then"
+    ),
+    Mutant("a job does not end with its last file", "deliver", "settle(job, clock())", ""),
+    Mutant(
+        "a delivery brings a forgotten job back",
+        "deliver",
+        "if redis.call('EXISTS', jobkey(job)) == 0 then return 0 end",
+        "",
+    ),
+    Mutant("a name is anybody's", "register", "'^%d+ %S+ %S+ (.*)$'", "'^%d+ (.*)$'"),
 )

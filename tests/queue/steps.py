@@ -7,8 +7,10 @@ from typing import Any
 import redis
 
 from distributed_downloader.models import DownloadTask, Failure, JobSpec, RepoFile
+from distributed_downloader.outcome import Range, Record
 from distributed_downloader.redis_client import RedisClient
-from tests.queue.world import spec_of, status_of
+from distributed_downloader.redis_parts import RedisParts
+from tests.queue.base import spec_of, status_of
 
 NS = "{hfd}:"
 
@@ -40,6 +42,30 @@ def a_worker(client: RedisClient, name: str = "w1", *, host: str = "h1", slots: 
     """Let a worker join."""
     client.register(status_of(name, 1, host, slots))
     return name
+
+
+def a_split_job(
+    client: RedisClient,
+    parts: int = 2,
+    size: int = 100_000_000,
+    worker: str = "w1",
+    spec: JobSpec | None = None,
+) -> tuple[int, list[DownloadTask]]:
+    """Make a job of one file, and let a worker split it; return the job and the parts, begun."""
+    job = a_job(client, 0, seal=False, spec=spec)
+    assert client.submit(job, 0, [RepoFile(path="big", size=size)], "digest")
+    client.seal(job)
+    token, length = str(take(client, worker).token), size // parts
+    ranges = [Range(n * length, length if n < parts - 1 else size - n * length) for n in range(parts)]
+    assert RedisParts(client).split(worker, token, "ab12", ranges)
+    return job, take_all(client, worker)
+
+
+def record(task: DownloadTask) -> Record:
+    """Return what a worker says of a part that it has written."""
+    part = task.about.part
+    assert part
+    return Record(part.start, part.length, "c" * 64)
 
 
 def take(client: RedisClient, worker: str = "w1") -> DownloadTask:

@@ -16,11 +16,13 @@ from distributed_downloader.config import RedisConfig
 from distributed_downloader.errors import ConfigError, RedisUnavailableError
 from distributed_downloader.redis_client import Limits, RedisClient, Settled, Verdict
 from distributed_downloader.redis_connection import lua_sources
+from distributed_downloader.redis_deliveries import RedisDeliveries
+from distributed_downloader.redis_parts import RedisParts
 from distributed_downloader.redis_view import RedisView
 from tests.hub.tls import Certificate, self_signed
+from tests.queue.base import spec_of, status_of
 from tests.queue.relay import Relay
-from tests.queue.steps import NS, a_job, a_worker, about, failure, files, take
-from tests.queue.world import spec_of, status_of
+from tests.queue.steps import NS, a_job, a_split_job, a_worker, about, failure, files, take
 from tests.servers import Binary, Server, free_port
 
 SECRET = "s3cret/p@ss:word"
@@ -65,8 +67,34 @@ def everything_once(client: RedisClient) -> None:
     for verb in ("pause", "resume", "retry", "cancel"):
         assert client.control(verb, job)
     client.unblock()
+    everything_of_parts_once(client)
     client.leave("w1")
     client.tick()
+    assert client.forget(job)
+
+
+def everything_of_parts_once(client: RedisClient) -> None:
+    """Split a file, let its tail be taken, seal it and bring it to the NAS."""
+    parts, deliveries = RedisParts(client), RedisDeliveries(client)
+    job, tasks = a_split_job(client, spec=spec_of(2))
+    client.whole(job, "just so")
+    assert len(parts.fleet()) == 1
+    blind, first = (str(task.token) for task in tasks)
+    assert parts.progress("w1", {first: (0, 1.0)}) == {first: 50_000_000}
+    parts.blind("w1", blind, "nothing there")
+    again = str(take(client).token)
+    tail = parts.steal("w1", 0)
+    assert tail.token
+    assert client.complete("w1", first, 0, "h1") is Settled.SEALER
+    for token in (again, tail.token):
+        assert client.complete("w1", token, 0, "h1") is Settled.DONE
+    found = parts.of_file("w1", job, 0, 0)
+    assert found
+    assert client.complete("w1", found.token, 0, "h1", owes="ab12 /data") is Settled.DONE
+    assert deliveries.folders() == {"ab12": "/data"}
+    (owed,) = deliveries.take_owed("ab12", 5, 60, ended_only=True)
+    deliveries.keep_owed("ab12", [(owed.job, owed.task)], 60)
+    assert deliveries.delivered("ab12", owed.job, owed.task)
     assert client.forget(job)
 
 

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from distributed_downloader.redis_client import RedisClient
+from tests.queue.base import spec_of
 from tests.queue.steps import a_job, a_worker, files, take
-from tests.queue.world import spec_of
 
 #: What a fleet of one slot has lying ready.
 WINDOW = 8

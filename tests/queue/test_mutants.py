@@ -13,7 +13,7 @@ from tests.queue.mutants import MUTANTS, Mutant
 from tests.queue.world import run
 from tests.servers import NO_SERVER, Server, binaries
 
-SCHEDULES = 60
+SCHEDULES = 150
 STEPS = 120
 
 

@@ -7,11 +7,13 @@ import redis as redis_py
 
 from distributed_downloader.models import JobState, TaskStatus
 from distributed_downloader.redis_client import RedisClient, Settled
+from distributed_downloader.redis_deliveries import RedisDeliveries
+from distributed_downloader.redis_parts import RedisParts
 from distributed_downloader.redis_view import RedisView
+from tests.queue.base import LITTER, spec_of
 from tests.queue.invariants import check
 from tests.queue.invariants import take as snapshot
-from tests.queue.steps import NS, a_job, a_worker, about, clock, failure, take, take_all
-from tests.queue.world import LITTER, spec_of
+from tests.queue.steps import NS, a_job, a_split_job, a_worker, about, clock, failure, take, take_all
 
 
 def poison(redis_client: redis_py.Redis) -> list[str]:
@@ -160,3 +162,151 @@ def test_a_window_that_is_no_number_is_replaced(client: RedisClient, redis: redi
     assert redis.llen(f"{NS}ready") == 8
     a_worker(client)
     assert len(take_all(client)) == 100
+
+
+# -- what belongs to split files ------------------------------------------------------------------
+
+NONSENSE = ("", "several", "-3", "1.5", "\udcff", "9" * 30, "nan")
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE, ids=ascii)
+@pytest.mark.parametrize("where", ["seals", "sealer", "records", "held"])
+def test_a_split_file_ends_whatever_stands_beside_it(
+    client: RedisClient, redis: redis_py.Redis, where: str, nonsense: str
+) -> None:
+    """The seal proves the file, so the worst that may come of it is that bytes are fetched again."""
+    a_worker(client)
+    a_worker(client, "w2")
+    parts = RedisParts(client)
+    job, (first, second) = a_split_job(client)
+    other = a_job(client, 1, spec=spec_of(2))
+    redis.hset(f"{NS}job:{job}:{where}", "0", nonsense)
+    parts.progress("w1", {str(first.token): (0, 1)})
+    assert parts.of_file("w1", job, 0, 0)
+    for token in (str(first.token), str(second.token)):
+        assert client.complete("w1", token, 0, "h1") in (Settled.DONE, Settled.SEALER)
+    for _ in range(3):
+        client.commands.delete(f"{NS}tick")
+        client.tick()
+        for worker in ("w1", "w2"):
+            while (token_ := redis.rpoplpush(f"{NS}ready", f"{NS}active:{worker}")) is not None:
+                client.begin(worker, str(token_))
+            for held in redis.lrange(f"{NS}active:{worker}", 0, -1):
+                client.complete(worker, str(held), 0, "h1")
+    assert about(client, other)["state"] == "done"
+    assert about(client, job)["done"] == "3"
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE, ids=ascii)
+def test_tails_of_nothing_are_dropped(client: RedisClient, redis: redis_py.Redis, nonsense: str) -> None:
+    a_worker(client)
+    a_worker(client, "w2")
+    parts = RedisParts(client)
+    _, (first, second) = a_split_job(client)
+    token = str(first.token)
+    parts.progress("w1", {token: (0, 1), str(second.token): (0, 1)})
+    for litter in (nonsense, *LITTER, "1.1.9"):
+        redis.zadd(f"{NS}tails", {litter: 10**12})
+        redis.hset(f"{NS}progress", litter, f"w1 0 1 {10**12} {10**12}")
+    redis.hset(f"{NS}progress", token, nonsense)
+    redis.zadd(f"{NS}tails", {token: 10**11})
+    assert parts.steal("w2", 0).token, "the other one"
+    assert redis.zcard(f"{NS}tails") == redis.hlen(f"{NS}progress") == 2
+    assert parts.progress("w1", {token: (0, 1)}), "and the first is back with its next report"
+
+
+@pytest.mark.parametrize(
+    "line", [*NONSENSE, "\tpart=0+5\tseal=0\tplace=ab", "x\ty\tz\tpart=a+b\tseal=c\tplace=d"], ids=ascii
+)
+def test_a_part_that_cannot_be_read_fails_its_job_only(
+    client: RedisClient, redis: redis_py.Redis, line: str
+) -> None:
+    a_worker(client)
+    parts = RedisParts(client)
+    job, (first, second) = a_split_job(client)
+    client.release("w1", [str(first.token)])
+    redis.hset(f"{NS}job:{job}:tasks", mapping={"1": line})
+    parts.progress("w1", {str(second.token): (0, 1)})
+    assert client.begin("w1", str(client.claim("w1", 1))) is None
+    client.complete("w1", str(second.token), 0, "h1")
+    assert about(client, job)["state"] == "failed"
+    assert "cannot be read" in RedisView(client).failures(job)[0].error
+
+
+@pytest.mark.parametrize(
+    "litter", ["junk", "1", "1.x", "999.0", "1.00", "1.99999999999999999999", "\udcff"], ids=ascii
+)
+def test_what_nobody_owes_is_dropped(client: RedisClient, redis: redis_py.Redis, litter: str) -> None:
+    a_worker(client)
+    job = a_job(client, 1)
+    client.complete("w1", str(take(client).token), 0, "h1", owes="ab12 /data")
+    redis.zadd(f"{NS}owed:ab12", {litter: 0})
+    deliveries = RedisDeliveries(client)
+    assert [owed.task for owed in deliveries.take_owed("ab12", 10, 60, ended_only=False)] == [0]
+    assert redis.zcard(f"{NS}owed:ab12") == 1
+    assert about(client, job)["owed"] == "1"
+
+
+def test_a_file_of_which_nobody_knows_what_it_is_is_not_owed_for_ever(
+    client: RedisClient, redis: redis_py.Redis
+) -> None:
+    a_worker(client)
+    job = a_job(client, 1)
+    client.complete("w1", str(take(client).token), 0, "h1", owes="ab12 /data")
+    redis.hdel(f"{NS}job:{job}:tasks", "0")
+    assert RedisDeliveries(client).take_owed("ab12", 10, 60, ended_only=False) == []
+    assert about(client, job)["state"] == "done"
+
+
+@pytest.mark.parametrize("line", ["", "no tabs", "5\tnot a hash\tpath", "5\t\t\udcff"], ids=ascii)
+def test_a_debt_that_cannot_be_read_does_not_stop_the_others(
+    client: RedisClient, redis: redis_py.Redis, line: str
+) -> None:
+    a_worker(client)
+    job = a_job(client, 2)
+    for _ in range(2):
+        client.complete("w1", str(take(client).token), 0, "h1", owes="ab12 /data")
+    redis.hset(f"{NS}job:{job}:tasks", "0", line)
+    deliveries = RedisDeliveries(client)
+    assert [owed.task for owed in deliveries.take_owed("ab12", 10, 60, ended_only=False)] == [1]
+    assert deliveries.delivered("ab12", job, 1)
+    assert about(client, job)["state"] == "delivering"
+
+
+@pytest.mark.parametrize("nonsense", [*NONSENSE, "²", "3", "3 - -", "x y z a"], ids=ascii)
+def test_a_member_of_the_fleet_that_cannot_be_read_has_one_slot(
+    client: RedisClient, redis: redis_py.Redis, nonsense: str
+) -> None:
+    a_worker(client)
+    redis.hset(f"{NS}fleet", "w1", nonsense)
+    (member,) = RedisParts(client).fleet()
+    assert member.worker == "w1"
+    assert member.slots >= 1 or nonsense.startswith("0")
+    client.commands.delete(f"{NS}tick")
+    client.tick()
+    assert RedisView(client).queue().workers == 1
+
+
+@pytest.mark.parametrize("field", ["parts", "parts_done", "owed", "delivered", "bytes_delivered", "held"])
+def test_a_counter_of_parts_or_deliveries_that_is_none(
+    client: RedisClient, redis: redis_py.Redis, field: str
+) -> None:
+    a_worker(client)
+    job, tasks = a_split_job(client)
+    good = a_job(client, 2, spec=spec_of(2))
+    client.control("pause", good)
+    redis.hset(f"{NS}job:{job}", field, "many")
+    parts = RedisParts(client)
+    parts.progress("w1", {str(tasks[0].token): (0, 1)})
+    tail = parts.steal("w1", 0).token
+    assert tail
+    client.control("resume", good)
+    for token in (tail, *(str(task.token) for task in tasks)):
+        client.complete("w1", token, 0, "h1")
+    client.complete("w1", f"{job}.0.1", 0, "h1", owes="ab12 /data")
+    RedisDeliveries(client).take_owed("ab12", 1, 60, ended_only=False)
+    RedisDeliveries(client).delivered("ab12", job, 0)
+    for task in take_all(client):
+        client.complete("w1", str(task.token), 0, "h1")
+    assert about(client, good)["state"] == "done"
+    assert any(f"job:{job} {field}: many" in line for line in poison(redis))

@@ -10,13 +10,13 @@ import redis as redis_py
 from distributed_downloader.models import JobState, RepoType
 from distributed_downloader.redis_client import Limits, RedisClient, Settled
 from distributed_downloader.redis_view import RedisView
+from tests.queue.base import spec_of
 from tests.queue.steps import NS, a_job, a_worker, about, clock, failure, files, keys, take, take_all
-from tests.queue.world import spec_of
 from tests.servers import Server
 
 START = 1_000_000_000
 DAY = 24 * 3600 * 1000
-SHORT = {"tasks", "done", "where", "hosts", "pending", "held", "home"}
+SHORT = {"tasks", "done", "where", "hosts", "pending", "held", "home", "seals", "sealer", "records", "blind"}
 
 
 @pytest.fixture

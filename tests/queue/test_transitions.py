@@ -10,8 +10,9 @@ import pytest
 import redis as redis_py
 
 from distributed_downloader.errors import ConflictError, UnknownJobError
-from distributed_downloader.models import JobState, RepoFile, RepoType
+from distributed_downloader.models import JobState, RepoType
 from distributed_downloader.redis_client import Limits, RedisClient, Settled, Verdict
+from tests.queue.base import spec_of, status_of
 from tests.queue.steps import (
     NS,
     a_job,
@@ -25,7 +26,6 @@ from tests.queue.steps import (
     take,
     take_all,
 )
-from tests.queue.world import spec_of, status_of
 from tests.servers import Server
 
 START = 1_000_000_000
@@ -103,6 +103,7 @@ def test_a_job_that_is_gone_takes_nothing_and_stays_gone(client: RedisClient, re
     client.seal(9)
     assert not client.submit(9, 0, files(1), "x")
     assert [client.control("pause", 9), client.control("retry", 9), client.forget(9)] == [False] * 3
+    assert client.scripts.run("whole", 9, "why") == 0
     with pytest.raises(UnknownJobError, match="job 9 is gone"):
         client.listed(9)
     assert keys(redis) == set()
@@ -517,46 +518,3 @@ def test_the_longest_pause_counts(client: RedisClient) -> None:
     client.hold("http://hub", 10)
     client.hold("http://hub", 0)
     assert 900 < take(client).hold <= 1000
-
-
-# -- parts (the scripts know them before the rest of the product does) ------------------------------
-
-
-def split_job(client: RedisClient) -> int:
-    """Make a job of one file in three parts; task 0 waits for tasks 1 to 3."""
-    job = a_job(client, 0, seal=False)
-    line = RepoFile(path="big", size=9).to_line()
-    assert client.scripts.run("submit", job, 0, 36, "d", "3", line, "q", line, "q", line, "q", line) == 1
-    client.seal(job)
-    return job
-
-
-def test_a_seal_is_handed_out_after_its_last_part_once(client: RedisClient) -> None:
-    """I8."""
-    job = split_job(client)
-    a_worker(client)
-    parts = take_all(client)
-    assert [part.token.task for part in parts] == [1, 2, 3]
-    for part in parts:
-        assert client.commands.llen(f"{NS}ready") == 0
-        assert about(client, job)["held"] == "1"
-        args = ("w1", str(part.token), 9, "h1", "0")
-        assert [client.scripts.run("complete", *args), client.scripts.run("complete", *args)] == [1, 2]
-    assert about(client, job)["held"] == "0"
-    assert [str(task.token) for task in take_all(client)] == ["1.0.0"]
-    assert client.complete("w1", "1.0.0", 9, "h1") is Settled.DONE
-    assert about(client, job)["state"] == "done"
-
-
-def test_a_part_that_fails_fails_the_job_and_its_retry_brings_the_seal_along(client: RedisClient) -> None:
-    job = split_job(client)
-    a_worker(client)
-    first, *others = take_all(client)
-    for part in others:
-        client.scripts.run("complete", "w1", str(part.token), 9, "h1", "0")
-    client.fail("w1", str(first.token), failure(), None)
-    found = about(client, job)
-    assert (found["state"], found["held"], found["failed"]) == ("failed", "1", "1")
-    assert client.control("retry", job)
-    client.scripts.run("complete", "w1", str(take(client).token), 9, "h1", "0")
-    assert str(take(client).token) == "1.0.0"

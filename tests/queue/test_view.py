@@ -16,10 +16,10 @@ from distributed_downloader.models import (
     Transfer,
 )
 from distributed_downloader.redis_client import Limits, RedisClient
+from distributed_downloader.redis_parts import RedisParts
 from distributed_downloader.redis_view import RedisView
-from tests.queue.steps import NS, a_job, a_worker, failure, files, take, take_all
-from tests.queue.test_transitions import split_job
-from tests.queue.world import spec_of, status_of
+from tests.queue.base import spec_of, status_of
+from tests.queue.steps import NS, a_job, a_split_job, a_worker, failure, files, record, take, take_all
 from tests.servers import Server
 
 
@@ -207,9 +207,57 @@ def test_files_in_every_state(client: RedisClient, view: RedisView) -> None:
     assert list(view.files(job, failed_only=True)) == [listed[2]]
 
 
-def test_a_file_that_waits_for_its_parts_is_held(client: RedisClient, view: RedisView) -> None:
-    job = split_job(client)
-    assert [file.status for file in view.files(job)] == [TaskStatus.HELD, *[TaskStatus.PENDING] * 3]
+def test_a_split_file_is_one_file(client: RedisClient, view: RedisView) -> None:
+    a_worker(client)
+    job, tasks = a_split_job(client, parts=3, size=90)
+    assert list(view.files(job)) == [FileStatus(path="big", size=90, status=TaskStatus.HELD)]
+    client.complete("w1", str(tasks[0].token), 0, "h1")
+    status = view.job(job)
+    assert (status.total, status.parts, status.files, status.held, status.active) == (4, 3, 1, 1, 2)
+    assert (status.done, status.parts_done, status.files_done) == (1, 1, 0)
+    assert (status.bytes_total, status.bytes_done) == (90, 30)
+    for task in tasks[1:]:
+        client.complete("w1", str(task.token), 0, "h1", records=[record(task)])
+    (seal,) = client.beat("w1", "h1").tokens  # type: ignore[union-attr]
+    assert [file.status for file in view.files(job)] == [TaskStatus.ACTIVE]
+    client.complete("w1", seal, 0, "h1", owes="ab12 /data")
+    assert [(file.status, file.host) for file in view.files(job)] == [(TaskStatus.DONE, "h1")]
+    status = view.job(job)
+    assert (status.state, status.files, status.files_done) == (JobState.DELIVERING, 1, 1)
+    assert (status.owed, status.delivered, status.ended_at) == (1, 0, None)
+    assert (status.bytes_done, status.bytes_total) == (90, 90)
+    assert not view.running()
+
+
+def test_a_part_that_failed_is_told_by_the_name_of_its_file(client: RedisClient, view: RedisView) -> None:
+    a_worker(client)
+    job, tasks = a_split_job(client, parts=2, size=90)
+    client.fail("w1", str(tasks[0].token), failure("big"), None)
+    assert [(file.path, file.size, file.error) for file in view.files(job, failed_only=True)] == [
+        ("big", 45, "no")
+    ]
+
+
+def test_a_job_says_why_its_files_are_whole_and_why_nobody_goes_on(
+    client: RedisClient, view: RedisView
+) -> None:
+    job = a_job(client, 2)
+    client.whole(job, "no common folder")
+    assert view.job(job).unsplit == "no common folder"
+    for worker in ("w1", "w2"):
+        a_worker(client, worker)
+        assert view.job(job).blocked == ""
+        RedisParts(client).blind(worker, str(take(client, worker).token), f"{worker} sees no mount")
+    assert view.job(job).blocked == "no living worker sees its folder: w1: w1 sees no mount"
+    client.complete("w2", str(take(client, "w2").token), 0, "h1")
+    assert view.job(job).blocked == ""
+    client.leave("w2")
+    assert view.job(job).blocked.startswith("no living worker")
+    client.control("pause", job)
+    assert view.job(job).blocked == "", "it is paused: nobody is to go on"
+    client.leave("w1")
+    client.control("resume", job)
+    assert view.job(job).blocked == "", "there is no worker at all"
 
 
 def test_more_files_than_one_read(client: RedisClient, view: RedisView) -> None:

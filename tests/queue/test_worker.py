@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 import redis
 
-from distributed_downloader import worker as worker_module
+from distributed_downloader import claims
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.config import RedisConfig
 from distributed_downloader.embedded import EmbeddedRedis
@@ -23,7 +23,9 @@ from distributed_downloader.errors import (
     RateLimitError,
     UsageError,
 )
+from distributed_downloader.hold import Hold
 from distributed_downloader.models import DownloadTask, JobSpec, JobState, JobStatus, RepoFile, RepoType
+from distributed_downloader.outcome import Finished, Outcome
 from distributed_downloader.redis_client import Limits, RedisClient
 from distributed_downloader.redis_view import RedisView
 from distributed_downloader.retry import RetryPolicy
@@ -57,7 +59,7 @@ class Player:
         self.errors: dict[str, list[Exception]] = {}
         self._lock = threading.Lock()
 
-    def run(self, task: DownloadTask, cancel: Cancel, progress: Callable[[int], None]) -> None:
+    def run(self, task: DownloadTask, cancel: Cancel, progress: Callable[[int], None], hold: Hold) -> Outcome:
         with self._lock:
             self.started.append(task)
             self.began.append(time.monotonic())
@@ -71,6 +73,7 @@ class Player:
                     cancel.check()
         if error:
             raise error
+        return Finished()
 
     def close(self) -> None:
         self.closed = True
@@ -272,7 +275,7 @@ def test_stop_gives_everything_back_at_once_and_leaves(stage: Stage) -> None:
 
 
 def test_stop_ends_a_worker_that_waits_for_work(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "_CLAIM_SECONDS", 600)
+    monkeypatch.setattr(claims, "_SECONDS", 600)
     node = stage.worker()
     until(stage.view.workers)
     node.stop()
@@ -280,7 +283,7 @@ def test_stop_ends_a_worker_that_waits_for_work(stage: Stage, monkeypatch: pytes
 
 
 def test_drain_ends_a_worker_that_waits_for_work(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "_CLAIM_SECONDS", 600)
+    monkeypatch.setattr(claims, "_SECONDS", 600)
     node = stage.worker()
     until(stage.view.workers)
     node.drain()

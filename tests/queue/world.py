@@ -1,47 +1,33 @@
 """A model of the queue's users: workers, zombies, masters and people, and what they may rightly expect.
 
 Each event does one thing to a real queue and to the model, and compares. `Choices` decides which and how,
-so that hypothesis, a seed or a soak run can drive the same world.
+so that hypothesis, a seed or a soak run can drive the same world. Events of split files are in tails.py,
+those of the NAS in deliveries.py.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import redis
 
 from distributed_downloader.errors import ConflictError
-from distributed_downloader.models import (
-    DownloadTask,
-    Failure,
-    JobSpec,
-    RepoFile,
-    RepoType,
-    Token,
-    WorkerStatus,
-)
-from distributed_downloader.redis_client import Limits, RedisClient, Settled, Verdict
+from distributed_downloader.models import Descriptor, Failure, RepoFile, RepoType, Token
+from distributed_downloader.outcome import Record
+from distributed_downloader.redis_client import Settled, Verdict
+from tests.queue.base import LITTER, Job, is_token, spec_of, status_of
 from tests.queue.choices import Choices
-from tests.queue.invariants import Snapshot, Task, check, host_of, is_done, take
+from tests.queue.deliveries import Deliveries
+from tests.queue.invariants import Snapshot, check, host_of, is_done
+
+__all__ = ["LITTER", "WEIGHTS", "World", "run", "spec_of", "status_of"]
 
 Verb = Literal["pause", "resume", "cancel"]
 HOSTS = ("h1", "h2")
 DAY = 24 * 3600 * 1000
-#: What other programs may leave in our lists; none of it is a token of ours.
-LITTER = (
-    "junk",
-    "1.2",
-    "999.0.0",
-    "1.999.0",
-    "1.00.0",
-    "1.0.0.0",
-    "\udcff\udcfe",
-    "1.99999999999999999999.0",
-)
 #: What a person may ask of a job in which state.
 ALLOWED = {
     ("pause", "running"),
@@ -71,6 +57,17 @@ WEIGHTS: Mapping[str, int] = {
     "crash": 3,
     "zombie_reports": 4,
     "zombie_claims": 3,
+    "split": 8,
+    "progress": 8,
+    "steal": 6,
+    "scramble": 5,
+    "poll": 6,
+    "blind": 3,
+    "give_back": 2,
+    "finish_parts": 4,
+    "take_owed": 5,
+    "keep_owed": 2,
+    "deliver": 5,
     "enter": 2,
     "come_back": 3,
     "leave": 2,
@@ -93,92 +90,22 @@ WEIGHTS: Mapping[str, int] = {
 MOST_FED = 128
 
 
-@dataclass
-class Job:
-    """A job as its master knows it."""
-
-    id: int
-    spec: JobSpec
-    #: The listing, chunk by chunk: (kind, file) as `submit` takes them.
-    chunks: list[list[tuple[str, RepoFile]]]
-    sent: list[tuple[str, RepoFile]] = field(default_factory=list)
-    #: Parts by the task that waits for them.
-    parts: dict[int, list[int]] = field(default_factory=dict)
-
-    def waits_for(self, task: int) -> str:
-        """Return the task that waits for this one, or ""."""
-        return next((str(whole) for whole, parts in self.parts.items() if task in parts), "")
+#: Bytes of a file: none, few, and so many that a tail is worth taking.
+SIZES = (0, 10, 17, 200_000, 1_000_000, 40_000_000)
 
 
 @dataclass
-class World:
+class World(Deliveries):
     """Everybody who uses one queue, and the queue."""
 
-    redis: redis.Redis
-    choose: Choices
-    sources: Mapping[str, str] | None = None
-    litter_words: Sequence[str] = LITTER
-
     def __post_init__(self) -> None:
-        self.redis.flushall()
-        choose = self.choose
-        limits = Limits(
-            max_tries=choose.of([1, 2, 3, 3]),
-            max_losses=choose.of([1, 2, 3, 1000]),
-            batch=choose.of([1, 2, 500]),
-            window=choose.of([(2, 2), (3, 8), (8, 4096)]),
-            tick=0,
-        )
-        self.queue = RedisClient.over(self.redis, limits=limits, sources=self.sources)
-        self.queue.scripts.now = self.now = 1_000_000_000
-        self.serial = 0
-        self.alive: dict[str, set[str]] = {}
-        self.zombies: dict[str, set[str]] = {}
-        self.jobs: dict[int, Job] = {}
-        self.gone: set[int] = set()
-        self.claimed: set[str] = set()
-        self.done: dict[Task, str] = {}
-        self.tries: Counter[Task] = Counter()
-        self.losses: Counter[Task] = Counter()
-        self.epochs: dict[Task, int] = {}
-        self.on_hold = False
-        for _ in range(choose.number(1, 3)):
+        super().__post_init__()
+        #: What each line in Redis says, because reading one takes long.
+        self.read: dict[str, Descriptor] = {}
+        for _ in range(self.choose.number(1, 3)):
             self.make_job()
-        for _ in range(choose.number(1, 3)):
+        for _ in range(self.choose.number(1, 3)):
             self.enter()
-
-    # -- looking ----------------------------------------------------------------------------------
-
-    def look(self) -> Snapshot:
-        """Read everything."""
-        return take(self.redis, self.queue.namespace)
-
-    def state(self, job: int) -> str:
-        """Return what Redis says of a job, "" when it is gone."""
-        return str(self.redis.hget(self.queue.key(f"job:{job}"), "state") or "")
-
-    def registered(self, worker: str) -> bool:
-        """Return whether a worker is in the fleet."""
-        return self.redis.zscore(self.queue.key("workers"), worker) is not None
-
-    def known(self) -> set[str]:
-        """Return the workers that the housekeeping looks after: the living, and the dead of the last hour."""
-        snapshot = self.look()
-        return {*snapshot.queue("workers"), *snapshot.queue("dead")}
-
-    def holds(self, worker: str) -> list[str]:
-        """Return a worker's processing list."""
-        found: list[str] = self.redis.lrange(self.queue.key(f"active:{worker}"), 0, -1)  # type: ignore[assignment]
-        return found
-
-    @contextmanager
-    def unchanged(self, why: str) -> Iterator[None]:
-        """Assert that nothing at all changes in Redis: I5 and I11."""
-        before = self.look()
-        yield
-        after = self.look()
-        changed = {key for key in before.values | after.values if before.value_of(key) != after.value_of(key)}
-        assert not changed, f"{why}, and yet {changed} changed"
 
     def check(self) -> None:
         """Compare all of Redis with the model."""
@@ -189,17 +116,34 @@ class World:
             assert is_done(snapshot, job, task), f"I4: the bit of {job}.{task} was cleared"
             assert host_of(snapshot, job, task) == host, f"{job}.{task} lies on {host}"
         for token in snapshot.tokens:
-            where = snapshot.places[Token.parse(token)[:2]]
-            assert token not in self.claimed or where[0][0] == "active", f"I3: {token} was handed out before"
-        for at, places in snapshot.places.items():
-            assert self.epochs.get(at, -1) <= max(places[0][1], 0) or places[0][0] == "done", (
-                f"I3: epoch of {at}"
-            )
-            self.epochs[at] = places[0][1]
+            (where, _), *_ = snapshot.places[Token.parse(token)[:2]]
+            assert token not in self.claimed or where == "active", f"I3: {token} was handed out before"
+        for at, ((where, epoch), *_) in snapshot.places.items():
+            if where not in ("held", "done"):
+                assert self.epochs.get(at, -1) <= epoch, f"I3: epoch of {at}"
+                self.epochs[at] = epoch
         for job, about in snapshot.jobs.items():
-            sizes = [self.jobs[job].sent[task][1].size for at, task in self.done if at == job]
-            assert int(about["bytes_done"]) == sum(sizes), f"I2: bytes of job {job}"
-            assert int(about["done"]) == len(sizes), f"I2: done of job {job}"
+            self.check_job(snapshot, self.jobs[job], about)
+        self.check_tails(snapshot)
+        self.check_deliveries(snapshot)
+
+    def check_job(self, snapshot: Snapshot, job: Job, about: Mapping[str, str]) -> None:
+        """Compare one job with the model."""
+        for task, line in snapshot.part(job.id, "tasks", {}).items():
+            if line not in self.read:
+                self.read[line] = Descriptor.from_line(line)
+            assert self.read[line] == job.tasks[int(task)], f"task {job.id}.{task} is {line!r}"
+        done = [task for at, task in self.done if at == job.id]
+        parts = sum(len(split.parts) for split in job.splits.values())
+        there = sum(split.there for split in job.splits.values())
+        expected = {
+            "bytes_done": sum(job.tasks[task].size for task in done) + there,
+            "done": len(done),
+            "total": job.files + parts,
+            "parts": parts,
+            "parts_done": sum(job.tasks[task].part is not None for task in done),
+        }
+        assert {name: int(about[name]) for name in expected} == expected, f"I2: job {job.id} counts {about}"
 
     # -- steps ------------------------------------------------------------------------------------
 
@@ -219,12 +163,20 @@ class World:
         self.zombies |= self.alive
         self.alive = {}
         worker = self.enter()
-        for _ in range(50 + 3 * sum(len(job.sent) for job in self.jobs.values())):
+        for _ in range(50 + 3 * sum(len(job.tasks) for job in self.jobs.values())):
             self.pass_time(61_000, worker)
             self.tick()
-            while token := self.queue.home(worker, "h1") or self.pop(worker):
+            while (
+                token := self.queue.home(worker, "h1")
+                or self.pop(worker)
+                or next(iter(self.holds(worker)), "")
+            ):
                 if task := self.begin(worker, token):
-                    self.finish(worker, str(task.token), must=Settled.DONE)
+                    self.finish(worker, str(task.token))
+                    assert self.done[task.token[:2]]
+            for folder in [*self.owed]:
+                for owed in self.take_from(folder, 10):
+                    self.bring(folder, (owed.job, owed.task))
             self.check()
             if all(self.state(job) in ("done", "failed") for job in self.jobs):
                 return
@@ -235,28 +187,17 @@ class World:
         for job in list(self.jobs):
             self.forget_job(job)
         self.check()
-
-    def pass_time(self, ms: int, *keep: str) -> None:
-        """Move the clock; the workers to keep beat right afterwards."""
-        self.now += ms
-        self.queue.scripts.now = self.now
-        for worker in keep:
-            self.queue.beat(worker, "h1")
-
-    # -- choosing ---------------------------------------------------------------------------------
-
-    def someone(self) -> str:
-        """Return a living worker."""
-        return self.choose.of(sorted(self.alive)) if self.alive else self.enter()
-
-    def some_token(self, whose: Mapping[str, set[str]]) -> tuple[str, str] | None:
-        """Return a worker and a token that it believes to hold."""
-        pairs = sorted((worker, token) for worker, tokens in whose.items() for token in tokens)
-        return self.choose.of(pairs) if pairs else None
-
-    def some_job(self) -> Job | None:
-        """Return a job."""
-        return self.jobs[self.choose.of(sorted(self.jobs))] if self.jobs else None
+        self.pass_time(2 * DAY)
+        while self.folders:
+            for folder in [*self.folders]:
+                assert self.take_from(folder, 10) == []
+        while self.queue.scripts.run("tick", 0, 1, 500, 2, 2):
+            pass
+        self.check()
+        snapshot = self.look()
+        for name in ("tails", "progress", "folders"):
+            assert not snapshot.value(name), f"I13: {name} is left"
+        assert not snapshot.names("owed:") + snapshot.names("active:")
 
     # -- masters ----------------------------------------------------------------------------------
 
@@ -290,19 +231,18 @@ class World:
                 return
             raise AssertionError("a dataset and a model share a folder")
 
-    def plan(self) -> list[list[tuple[str, RepoFile]]]:
-        """Make up a listing: whole files, and files in parts with a last task that waits for them."""
-        chunks: list[list[tuple[str, RepoFile]]] = []
-        for _ in range(self.choose.number(0, 3)):
-            chunk: list[tuple[str, RepoFile]] = []
-            for _ in range(self.choose.number(1, 5)):
-                parts = self.choose.of([0, 0, 0, 2, 3])
-                kinds = [str(parts), *["q"] * parts] if parts else ["q"]
-                for kind in kinds:
-                    chunk.append(
-                        (kind, RepoFile(path=f"dir/f {len(chunks)}\té{len(chunk)}", size=10 + len(chunk)))
-                    )
-            chunks.append(chunk)
+    def plan(self) -> list[list[RepoFile]]:
+        """Make up a listing."""
+        chunks: list[list[RepoFile]] = []
+        for n in range(self.choose.number(0, 3)):
+            sizes = [self.choose.of(SIZES) for _ in range(self.choose.number(1, 5))]
+            names = (f"dir/f {n} é{i}" for i in range(len(sizes)))
+            chunks.append(
+                [
+                    RepoFile(path=name, size=size, clash=size == 17)
+                    for name, size in zip(names, sizes, strict=True)
+                ]
+            )
         return chunks
 
     def submit(self) -> None:
@@ -315,75 +255,22 @@ class World:
         self.queue.seal(job.id)
         with self.unchanged("sealed twice"):
             self.queue.seal(job.id)
-            assert not self.send(job, len(job.sent), [("q", RepoFile(path="late", size=1))])
+            assert not self.queue.submit(job.id, job.files, [RepoFile(path="late", size=1)], "late")
 
     def send_chunk(self, job: Job) -> None:
-        """Send a chunk, sometimes twice."""
+        """Send a chunk, sometimes twice; parts may have come into being in between."""
         if not job.chunks:
             return
-        chunk, base = job.chunks.pop(0), len(job.sent)
-        assert self.send(job, base, chunk)
-        job.sent += chunk
-        for i, (kind, _) in enumerate(chunk):
-            if kind != "q":
-                job.parts[base + i] = [base + i + 1 + part for part in range(int(kind))]
-        assert self.queue.listed(job.id) == (len(job.sent), str(len(job.sent)), False)
+        chunk, base = job.chunks.pop(0), job.files
+        assert self.queue.submit(job.id, base, chunk, str(base + len(chunk)))
+        job.files += len(chunk)
+        job.tasks += [Descriptor(file=file) for file in chunk]
+        assert self.queue.listed(job.id) == (job.files, str(job.files), False)
         if self.choose.number(0, 2) == 0:
             with self.unchanged("I11: the same chunk twice"):
-                assert not self.send(job, base, chunk)
-
-    def send(self, job: Job, base: int, chunk: Sequence[tuple[str, RepoFile]]) -> bool:
-        """Call the script itself: `RedisClient.submit` knows no parts yet."""
-        words = [word for kind, file in chunk for word in (kind, file.to_line())]
-        size = sum(file.size for _, file in chunk)
-        return bool(self.queue.scripts.run("submit", job.id, base, size, str(base + len(chunk)), *words))
+                assert not self.queue.submit(job.id, base, chunk, str(base + len(chunk)))
 
     # -- workers ----------------------------------------------------------------------------------
-
-    def enter(self) -> str:
-        """A new worker joins."""
-        self.serial += 1
-        worker = f"w{self.serial}"
-        self.queue.register(status_of(worker, self.serial))
-        self.alive[worker] = set()
-        return worker
-
-    def fence(self, worker: str) -> None:
-        """A worker learns that it was declared dead: it forgets everything and takes another name."""
-        assert not self.registered(worker)
-        self.alive.pop(worker, None)
-        self.enter()
-
-    def pop(self, worker: str) -> str | None:
-        """BRPOPLPUSH without waiting."""
-        token = self.redis.rpoplpush(self.queue.key("ready"), self.queue.key(f"active:{worker}"))
-        return None if token is None else str(token)
-
-    def begin(self, worker: str, token: str) -> DownloadTask | None:
-        """Begin a token that the worker has just got, and judge the answer."""
-        running = self.state(int(token.split(".", maxsplit=1)[0])) == "running" if is_token(token) else False
-        task = self.queue.begin(worker, token)
-        if task is None:
-            assert not (running and self.registered(worker)) or token in LITTER, f"{token} was not handed out"
-            assert token in LITTER or token not in self.holds(worker), f"{token} was refused, and stays"
-            return None
-        assert running, f"I6: {token} of a job that does not run was handed out"
-        assert self.registered(worker), f"{token} was handed out to a dead worker"
-        self.judge(task)
-        assert str(task.token) not in self.claimed, f"I3: {token} was handed out twice"
-        self.claimed.add(str(task.token))
-        return task
-
-    def judge(self, task: DownloadTask) -> None:
-        """Compare what a worker gets with what was submitted."""
-        job, at = self.jobs[task.token.job], task.token[:2]
-        assert at not in self.done, f"I4: {at} is done, and was handed out again"
-        assert task.file == job.sent[task.token.task][1]
-        assert task.spec == job.spec
-        assert task.tries == self.tries[at]
-        assert (task.hold > 0) == self.on_hold or task.spec.endpoint != "http://hub"
-        missing = [part for part in job.parts.get(task.token.task, []) if (job.id, part) not in self.done]
-        assert not missing, f"I8: {task.token} was handed out before its parts {missing}"
 
     def claim(self) -> None:
         """A worker takes the next token."""
@@ -460,32 +347,90 @@ class World:
             self.alive[pair[0]].discard(pair[1])
             self.finish(*pair)
 
-    def finish(self, worker: str, token: str, must: Settled | None = None) -> None:
+    def finish(self, worker: str, token: str) -> None:
         """Report a task as done: counted once, stale, or done before."""
-        job, task, _ = Token.parse(token)
-        host = self.choose.of(HOSTS)
-        if token not in self.holds(worker):
-            assert must is None
-            with self.unchanged("I5: a stale report"):
-                answer = self.settle(worker, token, host)
-            assert answer is (Settled.ALREADY_DONE if (job, task) in self.done else Settled.STALE)
-            return
-        answer = self.settle(worker, token, host)
-        assert answer is (Settled.DONE if job in self.jobs else Settled.STALE)
-        if answer is Settled.DONE:
-            assert (job, task) not in self.done, f"I4: {token} was counted twice"
-            self.done[job, task] = host
-        with self.unchanged("I11: a report sent twice"):
-            again = self.settle(worker, token, host)
-        assert again is (Settled.ALREADY_DONE if answer is Settled.DONE else Settled.STALE)
+        id_, task, _ = Token.parse(token)
+        host, job = self.choose.of(HOSTS), self.jobs.get(id_)
+        about = job.tasks[task] if job else None
+        part = about.part if about else None
+        owes = "" if part else self.some_debt()
+        written = [Record(part.start, part.length, "b" * 64)] if part else []
+        size = about.size if about and not part else 12345  # a part's length is known in Redis
 
-    def settle(self, worker: str, token: str, host: str) -> Settled:
-        """Call the script itself: `RedisClient.complete` knows no parts yet."""
-        job, task, _ = Token.parse(token)
-        if job not in self.jobs:
-            return self.queue.complete(worker, token, 1, host)
-        size, waiting = self.jobs[job].sent[task][1].size, self.jobs[job].waits_for(task)
-        return Settled(self.queue.scripts.run("complete", worker, token, size, host, waiting))
+        def report() -> Settled:
+            return self.queue.complete(worker, token, size, host, records=written, owes=owes)
+
+        if token not in self.holds(worker):
+            with self.unchanged("I5: a stale report"):
+                answer = report()
+            done = (id_, task) in self.done
+            assert answer is (self.again(worker, id_, task) if done else Settled.STALE)
+            return
+        before = self.look()
+        answer = report()
+        if not job:
+            assert answer is Settled.STALE
+        else:
+            assert (id_, task) not in self.done, f"I4: {token} was counted twice"
+            self.done[id_, task] = host
+            self.note_debt((id_, task), owes)
+            if part:
+                job.splits[part.seal].reports.append(" ".join(map(str, written)))
+            sealer = part and self.note_part(worker, job, part.seal, before)
+            assert answer is (Settled.SEALER if sealer else Settled.DONE)
+            assert worker not in self.look().part(id_, "blind", {})
+        with self.unchanged("I11: a report sent twice"):
+            assert report() is (self.again(worker, id_, task) if job else Settled.STALE)
+
+    def again(self, worker: str, id_: int, task: int) -> Settled:
+        """Return what a worker hears that reports a done task once more."""
+        part = self.jobs[id_].tasks[task].part
+        if (
+            part
+            and self.jobs[id_].splits[part.seal].sealer == worker
+            and self.missing(self.jobs[id_], part.seal)
+        ):
+            return Settled.SEALER
+        return Settled.ALREADY_DONE
+
+    def note_part(self, worker: str, job: Job, seal: int, before: Snapshot) -> bool:
+        """Return whether the worker prepares the seal now; the last part lets it go."""
+        split, state = job.splits[seal], before.jobs[job.id]["state"]
+        lives = split.sealer in before.queue("workers")
+        if self.missing(job, seal):
+            if not lives:
+                split.sealer = worker
+            return not lives
+        where = self.look().places[job.id, seal]
+        if lives and state == "running":
+            assert f"{job.id}.{seal}.{split.epoch}" in self.holds(split.sealer), f"the seal went to {where}"
+        else:
+            assert where in ([("pending", split.epoch)], [("ready", split.epoch)]), f"I8: the seal is {where}"
+        return False
+
+    def finish_parts(self) -> None:
+        """All parts of a file that somebody has in hand come to an end, one after the other."""
+        pairs = sorted((worker, token) for worker, tokens in self.alive.items() for token in tokens)
+        parts = [(worker, token, part.seal) for worker, token in pairs if (part := self.part_of(token))]
+        if not parts:
+            return
+        _, some, seal = self.choose.of(parts)
+        job = Token.parse(some).job
+        stop = self.choose.number(0, 3) == 0
+        for worker, token, of in parts:
+            if Token.parse(token).job == job and of == seal:
+                if stop and len(self.missing(self.jobs[job], seal)) == 1:
+                    self.queue.control("pause", job)
+                self.alive[worker].discard(token)
+                self.finish(worker, token)
+
+    def give_back(self) -> None:
+        """A heartbeat finds tokens that the worker does not know of."""
+        worker = self.someone()
+        strangers = [token for token in self.holds(worker) if token not in self.alive[worker]]
+        assert self.queue.release(worker, strangers) == len(strangers)
+        for token in filter(is_token, strangers):
+            self.goes_back(token)
 
     def fail(self, *, for_good: bool = False, whose: Mapping[str, set[str]] | None = None) -> None:
         """A try goes wrong."""
@@ -546,8 +491,11 @@ class World:
 
     def zombie_reports(self) -> None:
         """It wakes up, and says what became of a task."""
-        if self.choose.number(0, 1):
+        what = self.choose.number(0, 3)
+        if what == 0:
             self.fail(whose=self.zombies)
+        elif what == 1:
+            self.split_one(self.zombies)
         elif pair := self.some_token(self.zombies):
             self.zombies[pair[0]].discard(pair[1])
             self.finish(*pair)
@@ -582,7 +530,10 @@ class World:
         self.zombies.pop(worker)
         self.alive[worker] = set()
         with self.unchanged("registered twice"):
-            self.queue.register(status)
+            try:
+                self.queue.register(status)
+            except ConflictError as error:
+                raise AssertionError(f"{worker} is refused its own name") from error
 
     def leave(self) -> None:
         """A worker says good-bye; a claim of it may still be on its way."""
@@ -677,7 +628,9 @@ class World:
         assert answer == ((verb, state) in ALLOWED), f"{verb} of a {state} job said {answer}"
         now = self.state(job.id)
         wanted = WANTED[verb] if answer else state
-        assert now == wanted or (verb == "resume" and now in ("done", "failed")), f"{verb}: {state} -> {now}"
+        assert now == wanted or (verb == "resume" and now in ("done", "failed", "delivering")), (
+            f"{verb}: {state} -> {now}"
+        )
         with self.unchanged("I11: asked twice"):
             assert self.queue.control(verb, job.id) == ((verb, now) in ALLOWED)
 
@@ -722,7 +675,7 @@ class World:
         """Take a job out of the model."""
         del self.jobs[job]
         self.gone.add(job)
-        for kept in (self.done, self.tries, self.losses, self.epochs):
+        for kept in (self.done, self.tries, self.losses, self.epochs, self.delivered):
             for at in [at for at in kept if at[0] == job]:
                 del kept[at]
 
@@ -734,28 +687,6 @@ class World:
     def litter(self) -> None:
         """Another program writes into our list."""
         self.redis.rpush(self.queue.key("ready"), self.choose.of(self.litter_words))
-
-
-def is_token(text: str) -> bool:
-    """Return whether this is a token of ours."""
-    return bool(text not in LITTER)
-
-
-def spec_of(n: int, **changes: object) -> JobSpec:
-    """Return the n-th job to make."""
-    spec = JobSpec(
-        repo_type=RepoType.MODEL,
-        repo_id=f"org/repo{n}",
-        revision="main",
-        commit="c" * 40,
-        endpoint="http://hub",
-    )
-    return spec.model_copy(update=changes)
-
-
-def status_of(worker: str, started_at: float, host: str = "h1", slots: int = 1) -> WorkerStatus:
-    """Return a worker's description of itself."""
-    return WorkerStatus(id=worker, host=host, pid=1, version="0", slots=slots, started_at=started_at)
 
 
 def run(

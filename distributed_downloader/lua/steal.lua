@@ -1,0 +1,93 @@
+-- An idle worker takes the tail of the part that has the most left: active -> active, under a task
+-- of its own.  From a worker that was silent for a while it takes the part as a whole.
+--
+-- ARGV[2] -> worker
+-- ARGV[3] -> bytes a second that it may expect, 0 = unknown
+-- ARGV[4] -> ms of silence after which a part is taken as a whole
+-- ARGV[5] -> least bytes that are worth it; from the worker's own parts that move, 64 times that
+--
+-- Returns {token or "", parts under way}.
+local worker, speed, silence, least = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local now = clock()
+local BLOCK, LOOKED_AT, WORTH_MS, TAKEN_WHOLE = 65536, 16, 300, 3
+
+feed()
+local count = redis.call('ZCARD', key('tails'))
+local idle = count > 0 and redis.call('LLEN', key('ready')) == 0 and redis.call('ZSCORE', key('workers'), worker)
+
+-- How far a part is, as far as anybody knows; nil if nobody may take from it.
+local function present(token)
+  local owner, done, rate, at, heard =
+    string.match(redis.call('HGET', key('progress'), token) or '', '^(%S+) (%d+) (%d+) (%d+) (%d+)$')
+  local job, task = split(token)
+  if not owner or not job or not holds(owner, token) then return untail(token) end
+  if redis.call('HGET', jobkey(job), 'state') ~= 'running' or not within(task, total_of(job)) then return nil end
+  return {owner = owner, done = tonumber(done) + rate * (now - at) / 1000, rate = tonumber(rate), heard = tonumber(heard)}
+end
+
+-- Counted as a loss: it may be this part that silences its workers.
+local function take_whole(owner, token)
+  local job, task = split(token)
+  if (tonumber(redis.call('HGET', jobkey(job, 'tries'), task .. '!')) or 0) >= TAKEN_WHOLE then return nil end
+  add(jobkey(job, 'tries'), task .. '!', 1)
+  take(owner, token)
+  redis.call('LPUSH', key('active:' .. worker), renew(token))
+  return renew(token)
+end
+
+local function expect(token, owner, done, rate, left, heard)
+  redis.call('ZADD', key('tails'), ms_for(left, rate), token)
+  redis.call('HSET', key('progress'), token, table.concat({owner, done, rate, now, heard}, ' '))
+end
+
+-- The byte from which on the tail goes to us, so that both end at the same time; at most half stays,
+-- and with one that has stalled only what is there, or a block if nothing is.
+local function cut(start, length, position, rate)
+  if rate == 0 then return start + (position > 0 and position or BLOCK) end
+  local share = rate > 1 and speed > 0 and math.min(0.5, rate / (rate + speed)) or 0.5
+  local middle = math.ceil((start + position + (length - position) * share) / BLOCK) * BLOCK
+  return math.max(middle, start + BLOCK)
+end
+
+local function take_tail(token, part)
+  local owner, rate = part.owner, part.rate
+  local job, task = split(token)
+  local line = redis.call('HGET', jobkey(job, 'tasks'), task) or ''
+  local start, length, seal = part_of(line)
+  if not start or redis.call('HEXISTS', jobkey(job, 'held'), seal) == 0 then return nil end
+  start, length = tonumber(start), tonumber(length)
+  local position = math.min(math.floor(part.done), length)
+  local left = length - position
+  if left * 1000 < WORTH_MS * rate or (owner == worker and rate > 0 and left < 64 * least) then return nil end
+  local middle = cut(start, length, position, rate)
+  local mine = start + length - middle
+  if mine < (rate == 0 and 1 or least) then return nil end
+
+  local n = total_of(job)
+  local function describe(first, bytes)
+    return (string.gsub(line, '\tpart=%d+%+%d+\t', string.format('\tpart=%.0f+%.0f\t', first, bytes), 1))
+  end
+  redis.call('HSET', jobkey(job, 'tasks'), task, describe(start, middle - start), n, describe(middle, mine))
+  add(jobkey(job, 'held'), seal, 1)
+  for _, counter in ipairs({'total', 'parts', 'out'}) do add(jobkey(job), counter, 1) end
+  local token_of_tail = job .. '.' .. n .. '.0'
+  redis.call('LPUSH', key('active:' .. worker), token_of_tail)
+  expect(token, owner, position, rate, math.max(middle - start - position, 0), part.heard)
+  expect(token_of_tail, worker, 0, math.max(math.floor(speed), 1), mine, now)   -- 0 would be stalled
+  return token_of_tail
+end
+
+local function try(token)
+  local part = present(token)
+  if not part then return nil end
+  if now - part.heard >= silence and part.owner ~= worker then return take_whole(part.owner, token) end
+  return take_tail(token, part)
+end
+
+if idle then
+  for _, token in ipairs(redis.call('ZREVRANGE', key('tails'), 0, LOOKED_AT - 1)) do
+    local found = try(token)
+    if found then return {found, count} end
+  end
+end
+return {'', count}

@@ -1,0 +1,9 @@
+-- Say why large files of a job are not split, for `status`; nothing depends on it.
+--
+-- ARGV[2] -> job
+-- ARGV[3] -> reason
+--
+-- Returns 1, or 0 if the job is gone: a key of it must not come back.
+if redis.call('EXISTS', jobkey(ARGV[2])) == 0 then return 0 end
+redis.call('HSET', jobkey(ARGV[2]), 'unsplit', ARGV[3])
+return 1

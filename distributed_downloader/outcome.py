@@ -1,0 +1,70 @@
+"""What a worker's task came to, other than an error."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+#: Instead of a folder: the file is on the NAS already.
+ON_NAS = "nas"
+
+
+class Range(NamedTuple):
+    """Bytes of a file, from `start` on."""
+
+    start: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """The byte behind the last one."""
+        return self.start + self.length
+
+
+class Record(NamedTuple):
+    """Bytes of a split file that were written, and the sha256 that they had when they came."""
+
+    start: int
+    length: int
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{self.start}+{self.length}.{self.sha256}"
+
+    @classmethod
+    def parse(cls, text: str) -> Record:
+        """Parse a record; raises ValueError for anything else."""
+        match = re.fullmatch(r"(\d{1,15})\+(\d{1,15})\.([0-9a-f]{64})", text, re.ASCII)
+        if not match:
+            raise ValueError(f"{text!a} is no record of bytes that were written")
+        return cls(int(match[1]), int(match[2]), match[3])
+
+    @property
+    def end(self) -> int:
+        """The byte behind the last one."""
+        return self.start + self.length
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The bytes are where they belong."""
+
+    #: Of a part: what was written.
+    records: tuple[Record, ...] = ()
+    #: `<id> <path>` of the folder from which the file still has to get to the NAS; ON_NAS if it is there.
+    owes: str = ""
+
+
+@dataclass(frozen=True)
+class Divided:
+    """The file is to be fetched in parts, in the folder of this id."""
+
+    place: str
+    #: What is still missing; in this order.
+    parts: tuple[Range, ...]
+    #: What was written before.
+    records: tuple[Record, ...] = ()
+
+
+Outcome = Finished | Divided
