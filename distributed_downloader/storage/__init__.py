@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import secrets
 import shutil
 import stat
 import time
@@ -14,25 +12,28 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.errors import CorruptError, PlaceError, RefusedError
+from distributed_downloader.errors import CorruptError, RefusedError
 from distributed_downloader.models import JobSpec, RepoFile
-from distributed_downloader.storage.disk import disk, names, open_folder, refuse_other
+from distributed_downloader.storage.disk import disk, open_folder
 from distributed_downloader.storage.partial import Partial, host_tag, is_held
+from distributed_downloader.storage.place import STATE, claim_marker, read_marker
+from distributed_downloader.storage.room import Room
+from distributed_downloader.storage.target import Target
 from distributed_downloader.verify import Hasher, feed
 
-#: Our own folder in each output folder; never inside a repo's tree, so that `diff -r` finds the repo only.
-STATE = ".hf-downloader"
 #: Seconds after which partial data that nobody holds is removed.
 KEEP_PARTIAL = 7 * 24 * 3600.0
+#: A split file and its journal, which many machines use without locks, are as old as the newer of the two.
+_TWINS = {".split": ".records", ".records": ".split"}
 
 
 class RepoFolder:
     """One repo in one output folder: `<output_dir>/<org>/<name>/<path>`."""
 
-    def __init__(self, output_dir: Path, spec: JobSpec) -> None:
+    def __init__(self, output_dir: Path, spec: JobSpec, room: Room | None = None) -> None:
         self._root = output_dir
         self._spec = spec
-        self._repo = names(spec.repo_id)
+        self._room = room or Room(0)
         #: Where the repo's files go.
         self.path = output_dir / spec.repo_id
 
@@ -41,7 +42,7 @@ class RepoFolder:
         marker = self._root / STATE / "repos" / self._spec.repo_id.replace("/", "--")
         owner = f"{self._spec.repo_type.value} {self._spec.repo_id}\n"
         with disk(marker, whole=True), open_folder(self._root, [STATE.encode(), b"repos"]) as folder:
-            found = _read(folder, marker.name) or _claim(folder, marker.name, owner)
+            found = read_marker(folder, marker.name) or claim_marker(folder, marker.name, owner)
         if found != owner:
             raise RefusedError(
                 f"{self.path} already holds the {found.strip() or 'unknown repo'}; "
@@ -53,10 +54,10 @@ class RepoFolder:
 
         Without a hash only an empty file counts, for another commit's file may have the same size.
         """
-        *parents, name = self._parts(file)
+        target = self._target(file)
         hasher = Hasher(file)
-        with disk(self.path / file.path):
-            fd = _open_published(self._root, parents, name)
+        with disk(target.path):
+            fd = _open_published(self._root, target.parents, target.name)
             if fd is None:
                 return False
             try:
@@ -71,32 +72,22 @@ class RepoFolder:
     @contextmanager
     def partial(self, file: RepoFile, cancel: Cancel) -> Iterator[Partial]:
         """Yield the file's partial; raises RefusedError early if the file could not be published."""
-        path = self._root / STATE / "partial" / self._partial_name(file)
-        self._check_target(file)
+        target = self._target(file)
+        path = self._root / STATE / "partial" / f"{target.digest}.{host_tag()}.part"
+        target.check()
         with ExitStack() as stack:
             with disk(path, whole=True):  # and not around what the caller does with it
                 folder = stack.enter_context(open_folder(self._root, [STATE.encode(), b"partial"]))
                 partial = stack.enter_context(Partial(folder, path, file, cancel))
-                _check_room(folder, path, file.size - partial.size)
+                stack.enter_context(self._room.take(self._root, lambda: file.size - partial.size))
             yield partial
 
     def publish(self, partial: Partial, file: RepoFile) -> None:
         """Give the partial its final name, replacing what was there."""
-        partial.publish(self._root, self._parts(file))
+        partial.publish(self._target(file))
 
-    def _parts(self, file: RepoFile) -> list[bytes]:
-        return [*self._repo, *names(file.path)]
-
-    def _partial_name(self, file: RepoFile) -> str:
-        spec = self._spec
-        key = "\0".join((spec.repo_type.value, spec.repo_id, spec.commit, file.path))
-        return f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.{host_tag()}.part"
-
-    def _check_target(self, file: RepoFile) -> None:
-        *parents, name = self._parts(file)
-        target = self.path / file.path
-        with disk(target), open_folder(self._root, parents) as folder:
-            refuse_other(folder, name, target, stat.S_IFREG)
+    def _target(self, file: RepoFile) -> Target:
+        return Target(self._root, self._spec, file)
 
 
 def sweep(output_dir: Path, *, older_than: float = KEEP_PARTIAL) -> int:
@@ -106,9 +97,20 @@ def sweep(output_dir: Path, *, older_than: float = KEEP_PARTIAL) -> int:
     """
     folder = output_dir / STATE / "partial"
     deadline = time.time() - older_than
-    with disk(folder), suppress(FileNotFoundError):
-        return sum(_discard(path) for path in folder.iterdir() if _is_stale(path, deadline))
+    # Opened to see that no link leads there, for what follows goes by path.
+    inner = [STATE.encode(), b"partial"]
+    with disk(folder), suppress(FileNotFoundError), open_folder(output_dir, inner, create=False):
+        return sum(_sweep_one(path, deadline) for path in folder.iterdir())
     return 0
+
+
+def _sweep_one(path: Path, deadline: float) -> bool:
+    """Remove what is stale; False if it stays, or another machine's sweep was faster."""
+    with suppress(FileNotFoundError):
+        if _is_stale(path, deadline):
+            _discard(path)
+            return True
+    return False
 
 
 def _is_stale(path: Path, deadline: float) -> bool:
@@ -117,15 +119,23 @@ def _is_stale(path: Path, deadline: float) -> bool:
         return False
     if path.suffix == ".staging":
         return not path.with_suffix("").exists()
+    if path.suffix in _TWINS:
+        return not _is_newer(path.with_suffix(_TWINS[path.suffix]), deadline)
     return stat.S_ISREG(info.st_mode) and not is_held(path)
 
 
-def _discard(path: Path) -> bool:
-    if path.suffix == ".staging":
+def _is_newer(path: Path, deadline: float) -> bool:
+    try:
+        return path.lstat().st_mtime > deadline
+    except FileNotFoundError:
+        return False
+
+
+def _discard(path: Path) -> None:
+    if stat.S_ISDIR(path.lstat().st_mode):
         shutil.rmtree(path)
     else:
         path.unlink()
-    return True
 
 
 def _open_published(root: Path, parents: list[bytes], name: bytes) -> int | None:
@@ -147,46 +157,3 @@ def _is_right(hasher: Hasher) -> bool:
     except CorruptError:
         return False
     return True
-
-
-def _check_room(folder: int, path: Path, needed: int) -> None:
-    """Raise PlaceError before a disk is filled for nothing."""
-    info = os.fstatvfs(folder)
-    if not info.f_blocks:
-        return  # a FUSE disk that does not know its size
-    free = info.f_bavail * info.f_frsize
-    if needed > free:
-        raise PlaceError(
-            f"{path.parent}: {needed:,} bytes are needed and {free:,} are free; "
-            "free some space, or use another --output-dir"
-        )
-
-
-def _read(folder: int, name: str) -> str:
-    """Return the marker's text, "" if there is none."""
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    except FileNotFoundError:
-        return ""
-    with os.fdopen(fd, encoding="utf-8", errors="replace") as marker:
-        return marker.read(1024)
-
-
-def _claim(folder: int, name: str, owner: str) -> str:
-    """Write the marker unless somebody is faster; return whose it is now."""
-    temporary = f"{name[:200]}.{secrets.token_hex(6)}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
-    with os.fdopen(fd, "w", encoding="utf-8") as marker:
-        marker.write(owner)
-        marker.flush()
-        os.fsync(fd)
-    try:
-        os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-    except FileExistsError:
-        pass
-    except OSError:
-        # A disk without hard links: two first claims in the same instant are not told apart.
-        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-        return _read(folder, name)
-    os.unlink(temporary, dir_fd=folder)
-    return _read(folder, name)

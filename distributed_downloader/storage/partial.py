@@ -15,22 +15,13 @@ from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.models import RepoFile
-from distributed_downloader.storage.disk import disk, open_folder, refuse_other, sync_folder
+from distributed_downloader.storage.disk import disk
+from distributed_downloader.storage.target import Target
 from distributed_downloader.verify import READ_SIZE, Hasher, feed
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: Somebody else put something there that we cannot or must not open.
 _NOT_OURS = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO)
-
-
-def _read_umask() -> int:
-    """Return the umask, which can only be read by setting it; so this is done once, early."""
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return umask
-
-
-_UMASK = _read_umask()
 
 
 def host_tag() -> str:
@@ -49,12 +40,13 @@ class Partial:
 
     def __init__(self, folder: int, path: Path, file: RepoFile, cancel: Cancel) -> None:
         self._folder, self._path, self._file, self._cancel = folder, path, file, cancel
-        self._published = False
         with disk(path, whole=True):
             self._name, self._fd = self._open(path.name)
         #: Whether it is removed unless published.
         self.private = self._name != path.name
         self._hasher = Hasher(file)
+        #: First byte of the file that belongs here.
+        self.start = 0
         #: Bytes that are there.
         self.size = 0
         #: Bytes of it that an earlier process left.
@@ -70,6 +62,11 @@ class Partial:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def end(self) -> int:
+        """The byte behind the last one that belongs here."""
+        return self._file.size
 
     @property
     def proves(self) -> bool:
@@ -132,26 +129,16 @@ class Partial:
         """Raise CorruptError unless the bytes are the whole file."""
         self._hasher.check()
 
-    def publish(self, root: Path, parts: list[bytes]) -> None:
-        """Put the file under its final name `root/part/part...`, safe from a power cut.
-
-        Raises RefusedError if a link or a folder is in the way.
-        """
-        target = root.joinpath(*map(os.fsdecode, parts))
-        with disk(target):
-            os.fchmod(self._fd, 0o666 & ~_UMASK)
-            os.fsync(self._fd)
-            with open_folder(root, parts[:-1]) as folder:
-                refuse_other(folder, parts[-1], target, stat.S_IFREG)
-                os.rename(self._name, parts[-1], src_dir_fd=self._folder, dst_dir_fd=folder)
-                self._published = True
-                sync_folder(folder)
+    def publish(self, target: Target) -> None:
+        """Put the file under its final name; raises RefusedError if a link or a folder is in the way."""
+        target.publish(self._fd, self._folder, self._name)
 
     def close(self) -> None:
         """Let go of the file; remove it if it cannot be resumed, or there is nothing to resume."""
         with disk(self._path):
             try:
-                if not self._published and (self.private or not self.size):
+                # What was published does not have this name any more, and is nobody's to remove.
+                if (self.private or not self.size) and self._is_ours(self._name, self._fd):
                     with suppress(FileNotFoundError):
                         os.unlink(self._name, dir_fd=self._folder)
             finally:

@@ -529,6 +529,16 @@ def test_the_next_writer_of_a_published_file_starts_anew(folder: RepoFolder) -> 
         assert (folder.path / "f.bin").read_bytes() == CONTENT
 
 
+def test_who_published_does_not_remove_the_next_writers_partial(root: Path, folder: RepoFolder) -> None:
+    empty = file(content=b"")
+    with folder.partial(empty, Cancel()) as first:
+        folder.publish(first, empty)
+        with folder.partial(file(), Cancel()) as second:
+            second.write(CONTENT[:300])
+        assert first.size == 0
+    assert [path.stat().st_size for path in state(root)] == [300]
+
+
 def test_a_partial_that_is_published_between_open_and_lock(
     root: Path, folder: RepoFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -763,7 +773,7 @@ def test_a_folder_that_the_disk_fails_to_sync(folder: RepoFolder, monkeypatch: p
 
 
 def test_a_disk_that_does_not_know_its_size(folder: RepoFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fstatvfs", lambda _fd: os.statvfs_result((4096, 4096, *[0] * 8)))
+    monkeypatch.setattr(os, "statvfs", lambda _path: os.statvfs_result((4096, 4096, *[0] * 8)))
     put(folder, file())
     assert folder.has(file(), Cancel())
 

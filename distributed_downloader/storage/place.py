@@ -1,0 +1,133 @@
+"""Tells whether two machines see the same folder: by a random id that lies in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from distributed_downloader.errors import PlaceUnseenError, RefusedError
+from distributed_downloader.storage.disk import disk, open_folder, refuse_other, sync_folder
+
+#: Our own folder in each output folder; never inside a repo's tree, so that `diff -r` finds the repo only.
+STATE = ".hf-downloader"
+_MARKER = "place"
+_ID = re.compile(r"([0-9a-f]{32})\n")
+
+
+def read_place(root: Path) -> str:
+    """Return the id of a folder, or "" if it has none that can be read; nothing is made, nothing raised."""
+    try:
+        with open_folder(root, [STATE.encode()], create=False) as folder:
+            return _id_in(folder)
+    except (OSError, RefusedError):
+        return ""
+
+
+def make_place(root: Path, *, create_root: bool) -> str:
+    """Return the id of a folder, giving it one if it has none; all who do so at once get the same.
+
+    Without `create_root`, a folder that is missing stays so, because it may be a mount that is. Raises
+    LocalError, and RefusedError if something that is not ours lies where the id belongs.
+    """
+    marker = root / STATE / _MARKER
+    with disk(marker, whole=True):
+        if create_root:
+            with open_folder(root, []):
+                pass
+        with open_within(root, [], [STATE.encode()]) as folder:
+            refuse_other(folder, _MARKER.encode(), marker, stat.S_IFREG)
+            place = _id_in(folder)
+            if not place:
+                claim_marker(folder, _MARKER, f"{secrets.token_hex(16)}\n")
+                place = _id_in(folder)
+    if not place:
+        raise RefusedError(f"{marker} does not hold an id, so it is not ours; remove it")
+    return place
+
+
+def require_place(root: Path, place: str) -> None:
+    """Raise PlaceUnseenError unless `root` is the folder that has this id."""
+    found = read_place(root)
+    if found == place:
+        return
+    if not _is_folder(root):
+        raise PlaceUnseenError(f"{root} is not there; mount it on this machine, as on the others")
+    marker = root / STATE / _MARKER
+    if not found:
+        raise PlaceUnseenError(
+            f"{root} is not the folder that the job's other machines see, for {marker} is missing or cannot "
+            "be read; mount that folder on this machine, readable for the worker's user"
+        )
+    raise PlaceUnseenError(
+        f"{root} is another folder than the one that the job's other machines see: {marker} holds "
+        f"{found[:8]}… instead of {place[:8]}…; mount the same folder on all machines"
+    )
+
+
+@contextmanager
+def open_within(root: Path, there: Sequence[bytes], missing: Sequence[bytes]) -> Iterator[int]:
+    """Open `root/there/missing` and yield its descriptor; what must be `there` is never made.
+
+    What is made lies in the folder that was found, even if its mount goes away at the same time.
+    Raises FileNotFoundError if something is not there, and RefusedError as `open_folder` does.
+    """
+    path = list(there)
+    for part in missing:
+        with open_folder(root, path, create=False) as folder, suppress(FileExistsError):
+            os.mkdir(part, dir_fd=folder)
+            sync_folder(folder)
+        path.append(part)
+    with open_folder(root, path, create=False) as folder:
+        yield folder
+
+
+def read_marker(folder: int, name: str) -> str:
+    """Return a marker's text, "" if there is none or something else has its name."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return ""
+    try:
+        is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+        return os.pread(fd, 1024, 0).decode(errors="replace") if is_file else ""
+    finally:
+        os.close(fd)
+
+
+def claim_marker(folder: int, name: str, text: str) -> str:
+    """Write a marker unless somebody is faster; return what it says now."""
+    temporary = f"{name[:200]}.{secrets.token_hex(6)}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
+    with os.fdopen(fd, "w", encoding="utf-8") as marker:
+        marker.write(text)
+        marker.flush()
+        os.fsync(fd)
+    try:
+        os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except FileExistsError:
+        pass
+    except OSError:
+        # A disk without hard links: two first claims in the same instant are not told apart.
+        if not read_marker(folder, name):
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    with suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=folder)
+    sync_folder(folder)
+    return read_marker(folder, name)
+
+
+def _id_in(folder: int) -> str:
+    found = _ID.fullmatch(read_marker(folder, _MARKER))
+    return found[1] if found else ""
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError:
+        return False

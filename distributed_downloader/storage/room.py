@@ -1,0 +1,110 @@
+"""Room on disks: whether there is enough for a file, and how it is reserved."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distributed_downloader.cancel import Cancel
+from distributed_downloader.errors import PlaceError
+from distributed_downloader.storage.disk import disk
+
+#: What file systems say that cannot reserve: NFS before 4.2, FUSE, ZFS, and sandboxes without the call.
+_NO_FALLOCATE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.ENODEV)
+#: Bytes reserved at once, so that a stop signal is heard in between.
+_STEP = 1 << 30
+
+#: Says how many more bytes a transfer writes.
+Need = Callable[[], int]
+
+
+@dataclass
+class _Disk:
+    """One file system: who still needs room there. The lock is its own, for another one may hang."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    needs: list[Need] = field(default_factory=list)
+
+
+class Room:
+    """What the transfers of one worker still need on each disk; for use from any thread."""
+
+    def __init__(self, reserve: int) -> None:
+        """Keep `reserve` bytes free on each disk, or 5 % of it where that is less."""
+        self._reserve = reserve
+        self._disks: dict[int, _Disk] = {}
+
+    @contextmanager
+    def take(self, folder: Path, needed: int | Need) -> Iterator[None]:
+        """Count on so many bytes where `folder` lies, until the block ends.
+
+        Give a function if the need shrinks as bytes are written, so that these are not counted twice.
+        Raises PlaceError if there is no room.
+        """
+        need: Need = needed if callable(needed) else lambda: needed
+        with disk(folder, whole=True):
+            where = self._disks.setdefault(folder.stat().st_dev, _Disk())
+            with where.lock:
+                self._check(folder, need(), sum(max(0, other()) for other in where.needs))
+                where.needs.append(need)
+        try:
+            yield
+        finally:
+            with where.lock:
+                where.needs.remove(need)
+
+    def _check(self, folder: Path, needed: int, others: int) -> None:
+        info = os.statvfs(folder)
+        if not info.f_blocks or needed <= 0:
+            return  # a FUSE disk that does not know its size, or nothing to write
+        free = info.f_bavail * info.f_frsize
+        reserve = min(self._reserve, info.f_blocks * info.f_frsize // 20)
+        if needed > free - reserve - others:
+            raise PlaceError(
+                f"{folder}: {needed:,} bytes are needed and {free:,} are free, of which {others:,} are for "
+                f"transfers that run and {reserve:,} are kept free (disk_reserve); "
+                "free some space, or use another --output-dir"
+            )
+
+
+def preallocate(fd: int, size: int, cancel: Cancel) -> None:
+    """Reserve the first `size` bytes of a file that has that size, where the disk can; no byte changes.
+
+    Not `os.posix_fallocate`: where the disk cannot, glibc writes into each block, and with that over what
+    another machine writes there. Raises OSError, ENOSPC included, and StoppedError.
+    """
+    call = _find_fallocate()
+    for start in range(0, size, _STEP):
+        cancel.check()
+        if call is None or not _reserve(call, fd, start, min(_STEP, size - start)):
+            return
+
+
+def _find_fallocate() -> Callable[..., int] | None:
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+    # The name with 64 has 64-bit offsets everywhere; musl has only the other, which then does too.
+    call = getattr(libc, "fallocate64", None) or getattr(libc, "fallocate", None)
+    if call is not None:
+        call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+        call.restype = ctypes.c_int
+    return call
+
+
+def _reserve(call: Callable[..., int], fd: int, start: int, length: int) -> bool:
+    """Reserve a range; False if the disk cannot."""
+    while call(fd, 0, start, length):
+        number = ctypes.get_errno()
+        if number in _NO_FALLOCATE:
+            return False
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+    return True

@@ -1,0 +1,148 @@
+"""What one machine does with a split file: writes a part of it, or reads what all have written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from distributed_downloader.errors import LocalError
+from distributed_downloader.models import Part, RepoFile
+from distributed_downloader.outcome import Record
+from distributed_downloader.storage.disk import disk, sync_folder
+from distributed_downloader.storage.records import RECORD_SIZE, add_record, reach
+
+
+class PartSink:
+    """Takes the bytes of one part in order; each piece of at most 16 MiB is recorded once it is on disk.
+
+    What a killed writer had not recorded yet is fetched again. All methods raise LocalError if the disk
+    refuses, or the file was removed meanwhile.
+    """
+
+    #: Bytes that an earlier process left and that nothing proves: none, for the seal proves them all.
+    inherited = 0
+
+    def __init__(
+        self, fd: int, folder: int, journal: int, path: Path, *, part: Part, records: list[Record]
+    ) -> None:
+        self._fd, self._folder, self._journal, self._path = fd, folder, journal, path
+        self._lock = threading.Lock()
+        #: First byte of the file that belongs here.
+        self.start = part.start
+        self._end = part.end
+        #: Where the piece begins that is not recorded yet.
+        self._begun = min(part.end, reach(records, part.start))
+        #: Bytes that are there, from `start` on; more than belong here if the end came nearer.
+        self.size = self._begun - part.start
+        self._hash = hashlib.sha256()
+        self._records = {r for r in records if r.start < self._begun and r.end > part.start}
+        #: Called before each write; raises, or waits, while it is not sure that the part is still ours.
+        self.guard: Callable[[], None] = lambda: None
+
+    @property
+    def end(self) -> int:
+        """The byte behind the last one that belongs here; it may come nearer at any time."""
+        return self._end
+
+    @property
+    def proves(self) -> bool:
+        """Whether the content is proven: it will be, by the seal."""
+        return True
+
+    @property
+    def unproven(self) -> bool:
+        """Whether a dead process's word is all there is for some bytes."""
+        return False
+
+    def shorten(self, end: int) -> None:
+        """Let the part end at this byte of the file, unless it ends before; for use from any thread."""
+        with self._lock:
+            self._end = max(self.start, min(self._end, end))
+
+    def write(self, data: bytes) -> None:
+        """Append `data`; what would lie behind the end is dropped."""
+        view = memoryview(data)
+        while view:
+            border = (self._begun // RECORD_SIZE + 1) * RECORD_SIZE
+            self.guard()
+            position = self.start + self.size
+            room = min(border, self._end) - position
+            if room <= 0:
+                return
+            with disk(self._path):
+                count = os.pwrite(self._fd, view[:room], position)
+            self._hash.update(view[:count])
+            self.size += count
+            view = view[count:]
+            if position + count == border:
+                self._record()
+
+    def reset(self) -> None:
+        """Go back to the beginning of the part; what is recorded stays in the journal."""
+        self.size, self._begun = 0, self.start
+        self._hash = hashlib.sha256()
+        self._records = set()
+
+    def expect(self, file: RepoFile) -> None:
+        """Learn a hash that became known late: the seal's matter."""
+
+    def finish(self) -> tuple[Record, ...]:
+        """Record the rest; return what the journal says of this part, by start.
+
+        The first and the last record may reach beyond the part.
+        """
+        self._record()
+        with disk(self._path):
+            sync_folder(self._journal)
+        return tuple(sorted(self._records))
+
+    def _record(self) -> None:
+        position = self.start + self.size
+        if self._begun == position:
+            return
+        record = Record(self._begun, position - self._begun, self._hash.hexdigest())
+        # Before the fsync: what one fsync could not save, the next one does not even report.
+        self._begun, self._hash = position, hashlib.sha256()
+        with disk(self._path):
+            os.fsync(self._fd)
+            if not self._is_current():
+                raise gone(self._path)
+            try:
+                add_record(self._journal, record)
+            except FileNotFoundError:
+                raise gone(self._path) from None
+        self._records.add(record)
+
+    def _is_current(self) -> bool:
+        """Whether the file that we write still has its name: a record is about the one that has."""
+        try:
+            named = os.stat(self._path.name, dir_fd=self._folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(named, os.fstat(self._fd))
+
+
+class Reader:
+    """Reads a split file as it was when it was opened, or nothing if it was gone."""
+
+    def __init__(self, fd: int | None, path: Path) -> None:
+        self._fd, self._path = fd, path
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return the bytes there; fewer only where the file ends."""
+        found = bytearray()
+        with disk(self._path):
+            while self._fd is not None and len(found) < length:
+                data = os.pread(self._fd, length - len(found), offset + len(found))
+                if not data:
+                    break
+                found += data
+        return bytes(found)
+
+
+def gone(path: Path) -> LocalError:
+    """Return the error for a split file that somebody removed."""
+    return LocalError(f"{path} was removed while it was in use; the next try makes it anew")
