@@ -21,10 +21,10 @@ class Body:
     end: int
 
 
-def accept(response: Response, offset: int, file: RepoFile) -> Body:
-    """Return what an answer with status 200 or 206 carries.
+def accept(response: Response, offset: int, file: RepoFile, *, is_part: bool = False) -> Body:
+    """Return what an answer with status 200 or 206 carries; for a part of a file, only 206 will do.
 
-    Raises RangeError if it begins elsewhere than asked, CorruptError if it is not the file.
+    Raises RangeError if it is not what was asked for, CorruptError if it is not the file.
     """
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if encoding not in ("", "identity"):
@@ -33,6 +33,9 @@ def accept(response: Response, offset: int, file: RepoFile) -> Body:
         return _accept_part(response.headers, offset, file)
     if response.status != 200:
         raise EngineError(f"{file.path}: the hub answers {response.status}, and 200 or 206 was wanted")
+    if is_part:
+        refuse_page(response, file, has_commit=True)  # which says nothing about ranges
+        raise RangeError(f"{file.path}: asked for the bytes from {offset} on, got an answer without a range")
     length = response.headers.get("Content-Length", "")
     if length and length != str(file.size):
         raise CorruptError(

@@ -6,16 +6,52 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.models import DownloadTask
-from distributed_downloader.storage.partial import Partial
+from distributed_downloader.models import DownloadTask, RepoFile
 from distributed_downloader.throttle import Throttle
 
 
 class Progress(Protocol):
-    """Is told how many bytes of the file are on disk; goes back to 0 when a transfer starts over."""
+    """Is told how many bytes of the file or part are on disk; goes back to 0 when one starts over."""
 
     def __call__(self, bytes_done: int, /) -> None:
         """Take note."""
+
+
+class Sink(Protocol):
+    """Where an engine puts the bytes of a file, or of a part of one, in order."""
+
+    @property
+    def start(self) -> int:
+        """The first byte of the file that belongs here."""
+
+    @property
+    def end(self) -> int:
+        """The byte behind the last; others may bring it nearer at any moment."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that are there: the next one is byte `start + size` of the file."""
+
+    @property
+    def inherited(self) -> int:
+        """Bytes of it that an earlier process left."""
+
+    @property
+    def proves(self) -> bool:
+        """Whether somebody will prove the content, so that what is wrong is found later."""
+
+    @property
+    def unproven(self) -> bool:
+        """Whether a dead process's word is all there is for some bytes, which is not enough."""
+
+    def write(self, data: bytes) -> None:
+        """Append `data`; raises LocalError."""
+
+    def reset(self) -> None:
+        """Forget all bytes; no engine does that to a part."""
+
+    def expect(self, file: RepoFile) -> None:
+        """Learn the hash, because the hub told it late."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +59,30 @@ class Context:
     """One transfer: what to fetch, where to put it, and who may stop or slow it."""
 
     task: DownloadTask
-    partial: Partial
+    sink: Sink
     cancel: Cancel
     throttle: Throttle
     progress: Progress
 
+    @property
+    def is_part(self) -> bool:
+        """Whether others fetch the rest of the file: nothing but what is asked for may be written."""
+        return bool(self.task.about.place)  # a seal, too, fetches parts, to mend a file
+
+    @property
+    def position(self) -> int:
+        """Which byte of the file comes next."""
+        return self.sink.start + self.sink.size
+
+    @property
+    def left(self) -> int:
+        """Bytes that are still missing, as of now; they may become fewer at any moment."""
+        return max(0, self.sink.end - self.position)
+
     def write(self, data: bytes) -> None:
         """Take the next bytes from the network; waits where the throttle says so."""
-        self.partial.write(data)
-        self.progress(self.partial.size)
+        self.sink.write(data)
+        self.progress(self.sink.size)
         self.throttle.take(len(data), self.cancel)
 
 
@@ -41,10 +92,10 @@ class Engine(Protocol):
     name: str
 
     def fetch(self, context: Context) -> None:
-        """Fill the partial with all bytes of the file, going on where it ends.
+        """Fill the sink up to its end, going on where it stands.
 
-        Whether they are the right ones is the caller's to check. Raises TransferError; what is in
-        the partial then is a beginning that any engine may go on from.
+        Whether the bytes are the right ones is the caller's to check. Raises TransferError; what is in
+        the sink then is a beginning that any engine may go on from.
         """
 
     def close(self) -> None:

@@ -22,19 +22,26 @@ from distributed_downloader.ssl_config import HttpClient, Response
 
 log = logging.getLogger(__name__)
 
+#: Bytes of the largest file that is asked for as a whole; the hub refuses that for much larger ones
+#: (400), and huggingface_hub draws the line here.
+MAX_WHOLE = 50 * 10**9
+#: Bytes to ask for at once of a larger one.
+WINDOW = 16 << 30
+
 
 class HttpEngine:
-    """Gets a file over as many connections, one after the other, as it takes."""
+    """Gets a file, or a part of one, over as many connections, one after the other, as it takes."""
 
     name = "http"
 
-    def __init__(self, http: HttpClient, patience: Patience | None = None) -> None:
+    def __init__(self, http: HttpClient, patience: Patience | None = None, *, window: int = WINDOW) -> None:
         self._http = http
         self._patience = patience or Patience()
+        self._window = window
 
     def fetch(self, context: Context) -> None:
         """See `Engine`."""
-        _Transfer(self._http, context, self._patience).run()
+        _Transfer(self._http, context, self._patience, self._window).run()
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -46,56 +53,61 @@ class _ExpiredLinkError(EngineError):
 
 
 class _Transfer:
-    """One file's transfer, with what is learnt from one connection to the next."""
+    """One file's or part's transfer, with what is learnt from one connection to the next."""
 
-    def __init__(self, http: HttpClient, context: Context, patience: Patience) -> None:
-        self._http, self._context, self._patience = http, context, patience
-        self._file, self._partial = context.task.file, context.partial
+    def __init__(self, http: HttpClient, context: Context, patience: Patience, window: int) -> None:
+        self._http, self._context, self._patience, self._window = http, context, patience, window
+        self._file, self._sink = context.task.file, context.sink
         spec = context.task.spec
         self._url = file_url(spec.endpoint, spec.repo_type, spec.repo_id, spec.commit, self._file.path)
         self._etag = ""
+        #: Whether the hub may tell a hash that nobody here knows.
+        self._hidden = not (self._file.sha256 or self._file.git_sha1)
         self._fruitless = 0
         #: The most bytes that were ever there; a transfer that starts over has to get beyond it.
-        self._best = self._partial.size
+        self._best = self._sink.size
 
     def run(self) -> None:
         """Connect until all bytes are there; raises what the last fruitless connection ran into."""
-        if self._partial.unproven and self._partial.size == self._file.size:
+        if self._sink.unproven and not self._context.left:
             self._distrust()  # for an answer tells the hash
-        self._context.progress(self._partial.size)
-        while self._partial.size < self._file.size:
+        self._context.progress(self._sink.size)
+        while self._context.left:
             self._attempt()
 
     def _attempt(self) -> None:
         try:
             self._connect()
         except (NetworkError, StalledError, ServerError, _ExpiredLinkError) as error:
-            self._pause(error)
+            if self._context.left:  # else somebody took over what was missing
+                self._pause(error)
 
     def _pause(self, error: TransferError) -> None:
         """Wait before the next connection, or give up."""
         patience = self._patience
-        step = max(1, min(patience.step, self._file.size // 100))
+        step = max(1, min(patience.step, (self._sink.end - self._sink.start) // 100))
         if isinstance(error, StalledError):
             step = max(step, patience.window_bytes)
-        self._fruitless = 0 if self._partial.size - self._best >= step else self._fruitless + 1
-        self._best = max(self._best, self._partial.size)
+        self._fruitless = 0 if self._sink.size - self._best >= step else self._fruitless + 1
+        self._best = max(self._best, self._sink.size)
         if self._fruitless >= patience.connections:
             raise error
-        log.debug("%s: %s; going on from byte %d", self._file.path, error, self._partial.size)
+        log.debug("%s: %s; going on from byte %d", self._file.path, error, self._context.position)
         self._context.cancel.wait(random.uniform(0.5, 1) * patience.pause * 2**self._fruitless)
 
     def _connect(self) -> None:
         """Get what one connection brings."""
-        offset = self._partial.size
+        offset, end = self._context.position, self._wanted_end()
+        if end is not None and end <= offset:
+            return  # it came nearer just now
         with self._http.open(
-            "GET", self._url, headers=self._range(offset), cancel=self._context.cancel
+            "GET", self._url, headers=self._range(offset, end), cancel=self._context.cancel
         ) as response:
             if response.status >= 400:
                 self._refused(response, offset)
             self._judge(response)
-            body = accept(response, offset, self._file)
-            if self._partial.unproven:
+            body = accept(response, offset, self._file, is_part=self._context.is_part)
+            if self._sink.unproven:
                 self._distrust()
                 if body.start:
                     return  # the next connection asks for the whole file
@@ -104,20 +116,28 @@ class _Transfer:
             self._copy(response, body.end)
             self._require_end(response)
 
-    def _range(self, offset: int) -> dict[str, str]:
-        if not offset:
+    def _wanted_end(self) -> int | None:
+        """Return the byte before which the next answer is to end, None for all that there is."""
+        if self._context.is_part:
+            return self._sink.end
+        if self._file.size > MAX_WHOLE:
+            return min(self._file.size, self._context.position + self._window)
+        return None
+
+    def _range(self, offset: int, end: int | None) -> dict[str, str]:
+        if not offset and end is None:
             return {}
-        headers = {"Range": f"bytes={offset}-"}
+        headers = {"Range": f"bytes={offset}-{'' if end is None else end - 1}"}
         # Where a hash proves the whole, the pinned commit is guard enough; an ETag only differs
         # between two storage hosts of the same bytes, and would throw away what we have.
-        if self._etag and not self._partial.proves:
+        if self._etag and offset and not self._sink.proves:
             headers["If-Range"] = self._etag
         return headers
 
     def _refused(self, response: Response, offset: int) -> None:
         """Raise the error for a status of 400 or more."""
         error = problem(response, self._file.path)
-        if response.status == 416 and offset:
+        if response.status == 416 and offset and not self._context.is_part:
             self._start_over()
             raise NetworkError(str(error))
         if not response.from_hub and type(error) is EngineError:
@@ -127,15 +147,17 @@ class _Transfer:
     def _judge(self, response: Response) -> None:
         """Raise CorruptError for what is not the file, as far as the headers tell."""
         has_commit = check_commit(response, self._context.task)
-        if not self._partial.proves and (file := described(response, self._file)):
-            self._partial.expect(file)
-        if not self._partial.proves:
+        unknown = self._hidden if self._context.is_part else not self._sink.proves
+        if unknown and (file := described(response, self._file)):
+            self._sink.expect(file)
+            self._hidden = unknown = False
+        if unknown:
             refuse_page(response, self._file, has_commit=has_commit)
         etag = response.headers.get("ETag", "")
         self._etag = "" if etag.startswith("W/") else etag
 
     def _start_over(self) -> None:
-        self._partial.reset()
+        self._sink.reset()
         self._context.progress(0)
 
     def _distrust(self) -> None:
@@ -144,19 +166,20 @@ class _Transfer:
         self._best = 0
 
     def _copy(self, response: Response, end: int) -> None:
-        """Write the body up to byte `end` of the file."""
-        watch = Watch(self._patience, self._file.path)
-        while (left := end - self._partial.size) > 0:
+        """Write the body up to byte `end` of the file, or to the sink's end if that is nearer."""
+        context, watch = self._context, Watch(self._patience, self._file.path)
+        while (left := min(end - context.position, context.left)) > 0:
             started = time.monotonic()
-            data = response.read1(min(left, self._context.throttle.read_size))
+            data = response.read1(min(left, context.throttle.read_size))
             watch.saw(len(data), time.monotonic() - started)
             if not data:
                 raise NetworkError(f"{self._file.path}: the connection ended {left} bytes too early")
-            self._context.write(data)
+            if data := data[: context.left]:  # the end may have come nearer while we waited for them
+                context.write(data)
 
     def _require_end(self, response: Response) -> None:
         """Raise CorruptError if more comes than the file has, where neither hash nor length tells."""
-        if self._partial.proves or response.status != 200 or response.headers.get("Content-Length"):
+        if self._sink.proves or response.status != 200 or response.headers.get("Content-Length"):
             return
         ended = False
         try:

@@ -21,8 +21,9 @@ from distributed_downloader.download.hub_library import (
     set_client_factory,
     try_to_load_from_cache,
 )
-from distributed_downloader.errors import CorruptError, EngineError, NetworkError, TransferError
+from distributed_downloader.errors import CorruptError, EngineError, NetworkError, RangeError, TransferError
 from distributed_downloader.storage.disk import disk_error
+from distributed_downloader.storage.partial import Partial
 
 if TYPE_CHECKING:
     from distributed_downloader.config import HuggingFaceConfig
@@ -41,10 +42,12 @@ class HubEngine:
 
     def fetch(self, context: Context) -> None:
         """See `Engine`."""
-        file, partial = context.task.file, context.partial
+        file, partial = context.task.file, context.sink
+        if context.is_part or not isinstance(partial, Partial):
+            raise RangeError(f"{file.path}: huggingface_hub fetches whole files only, not parts of one")
         if partial.unproven:
             partial.reset()
-        if partial.size == file.size or self._cached(context):
+        if partial.size == file.size or self._cached(context, partial):
             return
         staging = partial.staging
         _remove(staging)  # what a killed process left
@@ -83,9 +86,9 @@ class HubEngine:
             raise _translated(error, path) from error
         return Path(os.path.realpath(found))
 
-    def _cached(self, context: Context) -> bool:
+    def _cached(self, context: Context, partial: Partial) -> bool:
         """Take the file from huggingface_hub's cache, if one is configured and has it, intact."""
-        if not self._cache_dir or not context.partial.proves:
+        if not self._cache_dir or not partial.proves:
             return False
         spec, path = context.task.spec, context.task.file.path
         found = try_to_load_from_cache(
@@ -97,11 +100,11 @@ class HubEngine:
         )
         if not isinstance(found, str):
             return False
-        context.partial.copy(Path(found))
+        partial.copy(Path(found))
         try:
-            context.partial.check()
+            partial.check()
         except CorruptError:
-            context.partial.reset()
+            partial.reset()
             return False
         return True
 

@@ -15,11 +15,19 @@ from typing import Literal, TypeVar
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.config import AppConfig, AppSection, HuggingFaceConfig
 from distributed_downloader.download.downloader import Downloader
-from distributed_downloader.download.engine import Context, Engine
+from distributed_downloader.download.engine import Context, Engine, Sink
 from distributed_downloader.download.http import HttpEngine
 from distributed_downloader.download.watch import Patience
 from distributed_downloader.local_hub.repo import Snapshot
-from distributed_downloader.models import DownloadTask, JobSpec, RepoFile, RepoType, Token
+from distributed_downloader.models import (
+    Descriptor,
+    DownloadTask,
+    JobSpec,
+    Part,
+    RepoFile,
+    RepoType,
+    Token,
+)
 from distributed_downloader.ssl_config import HttpClient
 from distributed_downloader.storage import RepoFolder
 from distributed_downloader.storage.partial import Partial
@@ -55,6 +63,37 @@ class Fetched:
     content: bytes = b""
     progress: list[int] = field(default_factory=list)
     error: Exception | None = None
+
+
+class RangeSink:
+    """Takes the bytes of a file from `start` on, up to an end that may be brought nearer."""
+
+    inherited = 0
+    proves = True
+    unproven = False
+
+    def __init__(self, start: int, end: int, *, there: int = 0, keep: bool = True) -> None:
+        self.start, self.size = start, there
+        self.end = end
+        self.content = bytearray()
+        self.told: list[RepoFile] = []
+        #: Called after each write.
+        self.wrote: Callable[[RangeSink], None] = lambda _: None
+        self._keep = keep
+
+    def write(self, data: bytes) -> None:
+        assert data, "an empty write means nothing"
+        self.size += len(data)
+        assert self.start + self.size <= self.end, "nobody asked for these"
+        if self._keep:
+            self.content += data
+        self.wrote(self)
+
+    def reset(self) -> None:
+        raise AssertionError("what is there of a part stays there")
+
+    def expect(self, file: RepoFile) -> None:
+        self.told.append(file)
 
 
 @dataclass
@@ -104,7 +143,14 @@ class Bench:
 
     def task(self, file: str | RepoFile, spec: JobSpec | None = None) -> DownloadTask:
         file = self.file(file) if isinstance(file, str) else file
-        return DownloadTask(token=Token(1, 0, 0), spec=spec or self.spec(), file=file)
+        return DownloadTask(token=Token(1, 0, 0), spec=spec or self.spec(), about=Descriptor(file=file))
+
+    def part_task(
+        self, file: str | RepoFile, start: int, length: int, spec: JobSpec | None = None
+    ) -> DownloadTask:
+        file = self.file(file) if isinstance(file, str) else file
+        about = Descriptor(file=file, part=Part(start=start, length=length, seal=0), place="ab")
+        return DownloadTask(token=Token(1, 1, 0), spec=spec or self.spec(), about=about)
 
     def content(self, path: str) -> bytes:
         return (self.source / path).read_bytes()
@@ -163,6 +209,26 @@ class Bench:
             partial.reset()  # so that nothing is left for the next fetch
         return fetched
 
+    def fetch_part(
+        self,
+        file: str | RepoFile,
+        sink: Sink,
+        *,
+        engine: Engine | None = None,
+        cancel: Cancel | None = None,
+        spec: JobSpec | None = None,
+    ) -> Fetched:
+        """Let an engine fill a sink with a part of a file; whatever it raises is in the result."""
+        task, fetched = self.part_task(file, sink.start, sink.end - sink.start, spec), Fetched()
+        context = Context(task, sink, cancel or Cancel(), Throttle(), fetched.progress.append)
+        try:
+            (engine or self.engine()).fetch(context)
+        except Exception as error:  # noqa: BLE001 handed over
+            fetched.error = error
+        if isinstance(sink, RangeSink):
+            fetched.content = bytes(sink.content)
+        return fetched
+
     def asked(self, path: str, route: str = "cdn") -> list[tuple[int, str]]:
         """Return status and Range of each request for a file's bytes."""
         records = self.hub.log.records(route, path, "GET")
@@ -189,11 +255,23 @@ def reply(body: bytes = b"", status: str = "200 OK", **headers: str) -> bytes:
     return "\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode() + body
 
 
-class RawServer:
-    """Says what it is told to: the n-th request gets the n-th `Say`, all later ones the last."""
+def header(head: str, name: str) -> str:
+    """Return a header of a request's head, "" if it has none."""
+    for line in head.split("\r\n"):
+        key, _, value = line.partition(": ")
+        if key.lower() == name.lower():
+            return value
+    return ""
 
-    def __init__(self, *says: Say | bytes, tls: ssl.SSLContext | None = None) -> None:
-        self.says = [say if isinstance(say, Say) else Say(say) for say in says]
+
+class RawServer:
+    """Says what it is told to: the n-th request gets the n-th `Say`, all later ones the last.
+
+    A function in place of a `Say` is called with the request's head.
+    """
+
+    def __init__(self, *says: Say | bytes | Callable[[str], Say], tls: ssl.SSLContext | None = None) -> None:
+        self.says = [Say(say) if isinstance(say, bytes) else say for say in says]
         self.heads: list[str] = []
         self.connections = 0
         #: Set when a request has been answered with "hold".
@@ -222,11 +300,7 @@ class RawServer:
 
     def header(self, number: int, name: str) -> str:
         """Return a header of the n-th request, "" if it has none."""
-        for line in self.heads[number].split("\r\n"):
-            key, _, value = line.partition(": ")
-            if key.lower() == name.lower():
-                return value
-        return ""
+        return header(self.heads[number], name)
 
     def _accept(self) -> None:
         while True:
@@ -253,6 +327,8 @@ class RawServer:
             while head := _read_head(connection):
                 say = self.says[min(len(self.heads), len(self.says) - 1)]
                 self.heads.append(head)
+                if not isinstance(say, Say):
+                    say = say(head)
                 connection.sendall(say.data)
                 if say.then == "hold":
                     self.holding.set()

@@ -32,7 +32,8 @@ from distributed_downloader.errors import (
     StoppedError,
     TransferError,
 )
-from distributed_downloader.models import DownloadTask, RepoFile, RepoType, Token
+from distributed_downloader.models import Descriptor, DownloadTask, RepoFile, RepoType, Token
+from distributed_downloader.outcome import Outcome
 from tests.hub.faults import Corrupt, ErrorPage, Fault, Gzip, Stall, Status, Truncate, WrongLength
 from tests.hub.sample import ODD_NAMES
 from tests.net.kit import LONG, Bench, RawServer, Say, in_thread, reply
@@ -56,7 +57,7 @@ class FakeEngine:
 
 def writes(content: bytes) -> Callable[[Context], None]:
     def write(context: Context) -> None:
-        context.partial.reset()
+        context.sink.reset()
         context.write(content)
 
     return write
@@ -70,12 +71,13 @@ def fails(error: TransferError) -> Callable[[Context], None]:
 
 
 class Fakes:
-    """A downloader with both engines replaced."""
+    """A downloader with its engines replaced; `xet` has no file."""
 
     def __init__(self, bench: Bench, choice: str, http: Engine, hub: Engine) -> None:
         self.bench = bench
         self.downloader = Downloader(bench.config(engine=choice), http_engine=http)
-        self.downloader._hub_engine = hub
+        no_xet = FakeEngine("xet", *[fails(EngineError("not a Xet file"))] * 3)
+        self.downloader._engines._made |= {"hub": hub, "xet": no_xet}
 
     def run(self, path: str = "other.bin") -> bytes:
         self.downloader.run(self.bench.task(path), Cancel(), lambda _: None)
@@ -143,7 +145,7 @@ def test_many_slots_share_a_downloader(bench: Bench) -> None:
     downloader = bench.downloader()
     names = [*ODD_NAMES, "big.bin", "other.bin", "small.json"]
 
-    def run(path: str) -> Callable[[], None]:
+    def run(path: str) -> Callable[[], Outcome]:
         return lambda: downloader.run(bench.task(path), Cancel(), lambda _: None)
 
     futures = [in_thread(run(path)) for path in names]
@@ -292,7 +294,7 @@ def test_the_second_engine_starts_from_an_empty_partial_after_a_wrong_hash(bench
     sizes = list[int]()
 
     def look(context: Context) -> None:
-        sizes.append(context.partial.size)
+        sizes.append(context.sink.size)
         writes(bench.content(RIGHT))(context)
 
     Fakes(bench, "auto", FakeEngine("http", writes(b"x" * 5000)), FakeEngine("hub", look)).run()
@@ -369,7 +371,7 @@ def child(spec: str, out: str, path: str, size: int, digest: str) -> None:
     parsed = json.loads(spec)
     key = "sha256" if len(digest) == 64 else "git_sha1"
     file = RepoFile.model_validate({"path": path, "size": size, key: digest})
-    task = DownloadTask(token=Token(1, 0, 0), spec=parsed, file=file)
+    task = DownloadTask(token=Token(1, 0, 0), spec=parsed, about=Descriptor(file=file))
     settings = HuggingFaceConfig(endpoint=parsed["endpoint"])
     config = AppConfig(huggingface=settings, app=AppSection(output_dir=out))
     Downloader(config).run(task, Cancel(), lambda done: print(done, flush=True))

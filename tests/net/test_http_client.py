@@ -51,7 +51,9 @@ class Blurting(RawServer):
     """Answers before it has heard a request."""
 
     def _serve(self, connection: socket.socket) -> None:
-        connection.sendall(self.says[0].data)
+        say = self.says[0]
+        assert isinstance(say, Say)
+        connection.sendall(say.data)
 
 
 @pytest.fixture(scope="module")

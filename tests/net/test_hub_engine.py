@@ -27,6 +27,7 @@ from distributed_downloader.errors import (
     LocalError,
     NetworkError,
     NotFoundError,
+    RangeError,
     RateLimitError,
     RefusedError,
     ServerError,
@@ -56,7 +57,7 @@ from tests.hub.faulty import FaultyHub
 from tests.hub.proxy import ForwardProxy
 from tests.hub.sample import ODD_NAMES
 from tests.hub.tls import self_signed
-from tests.net.kit import LONG, Bench, Fetched, RawServer, Say, in_thread, reply
+from tests.net.kit import LONG, Bench, Fetched, RangeSink, RawServer, Say, in_thread, reply
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +132,13 @@ def test_what_was_there_is_replaced(bench: Bench) -> None:
 def test_a_complete_partial_needs_no_request(bench: Bench) -> None:
     engine = HubEngine(bench.settings())
     assert bench.fetch("big.bin", engine=engine, prefix=bench.content("big.bin")).error is None
+    assert bench.hub.log.records() == []
+
+
+def test_a_part_is_not_its_business(bench: Bench) -> None:
+    engine, sink = HubEngine(bench.settings()), RangeSink(0, 1000)
+    assert type(bench.fetch_part("big.bin", sink, engine=engine).error) is RangeError
+    assert sink.size == 0
     assert bench.hub.log.records() == []
 
 
