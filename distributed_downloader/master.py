@@ -12,9 +12,12 @@ from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING
 
+from distributed_downloader.config import NASConfig
 from distributed_downloader.errors import ConflictError, NotFoundError, RedisUnavailableError, UsageError
 from distributed_downloader.hub.repo_name import parse_repo
 from distributed_downloader.models import JobSpec, JobState, JobStatus, RepoFile, RepoType
+from distributed_downloader.nas_names import nas_parts
+from distributed_downloader.places import mark
 from distributed_downloader.plan import Plan, biggest_first
 from distributed_downloader.redis_view import RedisView
 
@@ -40,6 +43,10 @@ class JobRequest:
     exclude: Sequence[str] = ()
     #: Folder for all workers, or "" for each worker's own.
     output_dir: str = ""
+    #: As in JobSpec.
+    split_over: int = 0
+    part_size: int = 0
+    flat: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,16 @@ def prepare(hub: Hub, request: JobRequest) -> JobSpec:
         include=tuple(request.include) or name.include,
         exclude=tuple(request.exclude),
         output_dir=str(Path(request.output_dir).expanduser().absolute()) if request.output_dir else "",
+        flat=request.flat,
+        split_over=request.split_over,
+        part_size=request.part_size,
     )
+
+
+def plan_of(spec: JobSpec) -> Plan:
+    """Return what decides which files of the listing are queued."""
+    flat_name = (lambda file: nas_parts(spec, file)[-1]) if spec.flat else None
+    return Plan(spec.include, spec.exclude, flat_name)
 
 
 def nothing_matches(spec: JobSpec, plan: Plan) -> NotFoundError:
@@ -106,11 +122,12 @@ def nothing_matches(spec: JobSpec, plan: Plan) -> NotFoundError:
 
 
 class MasterNode:
-    """Makes jobs; may be used by several threads."""
+    """Makes jobs, whose files get to `nas` if that is enabled; may be used by several threads."""
 
-    def __init__(self, hub: Hub, redis: RedisClient) -> None:
+    def __init__(self, hub: Hub, redis: RedisClient, nas: NASConfig | None = None) -> None:
         self._hub = hub
         self._redis = redis
+        self._nas = nas or NASConfig()
         self._view = RedisView(redis)
 
     def prepare(self, request: JobRequest) -> JobSpec:
@@ -128,13 +145,16 @@ class MasterNode:
         NotFoundError when no file matches (nothing is made then), and ConflictError when the job cannot
         go on.
         """
-        plan = Plan(spec.include, spec.exclude)
+        plan = plan_of(spec)
         with closing(self._hub.pages(spec.repo_type, spec.repo_id, spec.commit)) as listing:
             pages = plan.pages(listing)
             first = next(pages, None)
             if first is None:
                 raise nothing_matches(spec, plan)
+            spec, unsplit = mark(spec, self._nas)
             job, created = self._redis.create_job(spec, weight)
+            if unsplit or not created:
+                self._redis.whole(job, unsplit)
             on_progress(Listing(job))
             before = self._revive(job)
             queued = self._fill(job, chain([first], pages), on_progress)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import translate
@@ -13,6 +15,11 @@ from distributed_downloader.models import RepoFile
 LONGEST_NAME, LONGEST_PATH = 255, 4096
 #: Our own folder beside the repos; see storage.py.
 OWN_FOLDER = ".hf-downloader"
+MIB = 1 << 20
+#: Bytes of a part at least and at most, and what large parts are aligned to: mirrors cache in such blocks.
+SMALLEST_PART, LARGEST_PART, BLOCK = 16 * MIB, 256 * MIB, 64 * MIB
+#: Parts that each slot of the fleet gets, so that none has to wait long for the slowest.
+PARTS_PER_SLOT = 4
 #: How many refused files are told by name; the rest is only counted, so that memory stays bounded.
 SKIPPED_SHOWN = 100
 
@@ -79,11 +86,29 @@ def biggest_first(files: Iterable[RepoFile]) -> list[RepoFile]:
     return sorted(files, key=lambda file: (-file.size, file.path))
 
 
-class Plan:
-    """The way from a listing to the files to be queued, with what was noticed on it."""
+def part_size(file_size: int, slots: int) -> int:
+    """Return the bytes of a part, for a file of `file_size` bytes and a fleet of so many slots."""
+    wanted = file_size / (PARTS_PER_SLOT * max(slots, 1))
+    step = MIB if wanted <= BLOCK - MIB else BLOCK
+    return min(max(math.ceil(wanted / step) * step, SMALLEST_PART), LARGEST_PART)
 
-    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+
+class Plan:
+    """The way from a listing to the files to be queued, with what was noticed on it.
+
+    `flat_name` tells what a file is called where all files lie in one folder; None where none has to.
+    """
+
+    def __init__(
+        self,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        flat_name: Callable[[RepoFile], bytes] | None = None,
+    ) -> None:
         self._accepts = path_filter(include, exclude)
+        self._flat_name = flat_name
+        # Eight bytes for each flat name that is taken: 100 MB of memory for a million files.
+        self._taken: set[bytes] = set()
         #: The first files that were refused, and how many there were in all.
         self.skipped: list[Skipped] = []
         self.skipped_count = 0
@@ -102,7 +127,8 @@ class Plan:
         before: dict[str, set[str]] = {}
         for page in listing:
             here: dict[str, set[str]] = {}
-            accepted = [file for file in page if self._is_new(file, here, before) and self._is_wanted(file)]
+            wanted = (file for file in page if self._is_new(file, here, before) and self._is_wanted(file))
+            accepted = [file for file in map(self._named, wanted) if file]
             before = here
             if accepted:
                 yield accepted
@@ -122,9 +148,28 @@ class Plan:
         if not self._accepts(file.path):
             return False
         if reason := danger(file.path):
-            self.skipped_count += 1
-            if len(self.skipped) < SKIPPED_SHOWN:
-                self.skipped.append(Skipped(file.path, reason))
+            self._skip(file, reason)
             return False
         self.unhashed += not (file.sha256 or file.git_sha1)
         return True
+
+    def _named(self, file: RepoFile) -> RepoFile | None:
+        """Return the file, marked if an earlier one has its flat name; None if that does not help.
+
+        Names are compared as by a disk that ignores case.
+        """
+        if self._flat_name is None:
+            return file
+        for candidate in (file, file.model_copy(update={"clash": True})):
+            name = self._flat_name(candidate).decode().casefold()
+            digest = hashlib.sha256(name.encode()).digest()[:8]
+            if digest not in self._taken:
+                self._taken.add(digest)
+                return candidate
+        self._skip(file, "its name on the NAS is taken, and [nas] preserve_structure is off")
+        return None
+
+    def _skip(self, file: RepoFile, reason: str) -> None:
+        self.skipped_count += 1
+        if len(self.skipped) < SKIPPED_SHOWN:
+            self.skipped.append(Skipped(file.path, reason))

@@ -20,6 +20,7 @@ COMMANDS = (
     "download",
     "init-config",
     "config",
+    "init-nas",
     "master",
     "batch-master",
     "worker",

@@ -67,15 +67,13 @@ class App:
         if self.config.app.log_level != "DEBUG":
             logging.getLogger().setLevel(max(logging.WARNING, logging.getLogger().level))
             # The display itself tells of tries and failures.
-            logging.getLogger("distributed_downloader.slots").setLevel(logging.CRITICAL)
+            logging.getLogger("distributed_downloader.reports").setLevel(logging.CRITICAL)
 
     def warn_of_idle_settings(self) -> None:
         """Say so when a setting asks for what this version cannot do yet, or is unwise."""
         self._warn_of_settings()
         if self.config.huggingface.enable_hf_transfer:
             log.warning("[huggingface] enable_hf_transfer: no such engine yet; the standard one is used")
-        if self.config.nas.enabled:
-            log.warning("[nas] enabled: this version does not copy to the NAS yet; files stay in output_dir")
 
     def _warn_of_settings(self) -> None:
         for warning in self.manager.warnings:

@@ -14,6 +14,7 @@ from distributed_downloader.cli.job_options import job_options, job_request, rep
 from distributed_downloader.errors import DownloaderError
 
 if TYPE_CHECKING:
+    from distributed_downloader.config import AppConfig
     from distributed_downloader.hub import Hub
     from distributed_downloader.master import MasterNode, Submitted
 
@@ -48,9 +49,9 @@ def command(app: App, /, repos: str, from_file: bool, priority: int, wait: bool,
 
     names = _names(repos, from_file=from_file)
     app.warn_of_redis()
-    master = MasterNode(redis=app.redis, hub=app.hub)
+    master = MasterNode(app.hub, app.redis, app.config.nas)
     with interrupt_hint("not all repos are queued; run the same command again to go on"):
-        results = _queue_all(_queuer(master, priority, options), names, app.hub)
+        results = _queue_all(_queuer(master, app.config, priority, options), names, app.hub)
     jobs = dict.fromkeys(result.job for result in results if not isinstance(result, DownloaderError))
     click.echo(
         f"{len(jobs)} jobs of {len(names)} repos; see them with: hf-downloader status --watch", err=True
@@ -81,10 +82,12 @@ def _lines(path: str) -> list[str]:
         raise click.UsageError(f"{path} cannot be read: {error}") from error
 
 
-def _queuer(master: MasterNode, priority: int, options: dict[str, Any]) -> Callable[[str], Result]:
+def _queuer(
+    master: MasterNode, config: AppConfig, priority: int, options: dict[str, Any]
+) -> Callable[[str], Result]:
     def queue(name: str) -> Result:
         try:
-            return master.submit(master.prepare(job_request(name, **options)), priority)
+            return master.submit(master.prepare(job_request(config, name, **options)), priority)
         except DownloaderError as error:
             return error
 

@@ -50,7 +50,9 @@ class Row(NamedTuple):
     @property
     def text(self) -> str:
         """Return the value as a configuration file has it."""
-        return str(self.value).lower() if isinstance(self.value, bool) else str(self.value)
+        from distributed_downloader.config import SETTINGS, write
+
+        return write(self.value, SETTINGS[self.name].source)
 
 
 def table(config: AppConfig, sources: dict[str, str]) -> list[Row]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from distributed_downloader.cli.app import App
-from distributed_downloader.cli.job_options import job_request, repo_options
+from distributed_downloader.cli.job_options import job_request, repo_options, split_option
 from distributed_downloader.cli.options import worker_options
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--output-dir", "-o", metavar="DIR", default="", help="Folder to fill.  [default: [app] output_dir]"
 )
+@split_option
 @worker_options
 @click.pass_obj
 def command(
@@ -50,7 +51,7 @@ def command(
     from distributed_downloader.standalone import Standalone
 
     app.override(app_concurrency=concurrency, app_max_bandwidth=max_bandwidth)
-    request = job_request(repo, output_dir=output_dir or app.config.app.output_dir, **options)
+    request = job_request(app.config, repo, output_dir=output_dir or app.config.app.output_dir, **options)
     app.show_progress_not_log()
     app.warn_of_idle_settings()
     interrupt_on_terminate()

@@ -8,9 +8,35 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from distributed_downloader.config import AppConfig
     from distributed_downloader.master import JobRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+MIB = 1 << 20
+
+
+def split_size(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
+    """Return the bytes of a part, in whole MiB: None for `auto`, 0 for `never`."""
+    from distributed_downloader.config import parse_bytes
+
+    if value in (None, "auto", "never"):
+        return 0 if value == "never" else None
+    try:
+        size = parse_bytes(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither auto nor never nor a size such as 64MiB.") from None
+    if size < MIB:
+        raise click.BadParameter(f"{value} is less than 1MiB; `never` splits no file.")
+    return -(-size // MIB) * MIB
+
+
+split_option = click.option(
+    "--split",
+    callback=split_size,
+    metavar="auto|never|SIZE",
+    help="Fetch large files in parts, many at once; SIZE, such as 64MiB, is that of a part.  [default: auto]",
+)
 
 _REPO = (
     click.option(
@@ -38,6 +64,7 @@ _JOB = (
         default="",
         help="Folder for all workers, such as a NAS.  [default: each worker's own]",
     ),
+    split_option,
     click.option(
         "--priority",
         type=click.IntRange(1, 1000),
@@ -61,12 +88,26 @@ def job_options(function: F) -> F:
     return _add(_JOB, function)
 
 
-def job_request(repo: str, repo_type: str | None, **options: Any) -> JobRequest:  # noqa: ANN401 passed on
-    """Return what these options ask for."""
+def job_request(
+    config: AppConfig,
+    repo: str,
+    *,
+    repo_type: str | None,
+    split: int | None,
+    **options: Any,  # noqa: ANN401 passed on
+) -> JobRequest:
+    """Return what these options and settings ask for."""
     from distributed_downloader.master import JobRequest
     from distributed_downloader.models import RepoType
 
-    return JobRequest(repo, RepoType(repo_type) if repo_type else None, **options)
+    return JobRequest(
+        repo,
+        RepoType(repo_type) if repo_type else None,
+        split_over=config.app.split_threshold if split is None else split,
+        part_size=split or 0,
+        flat=config.nas.enabled and not config.nas.preserve_structure,
+        **options,
+    )
 
 
 def _add(options: tuple[Callable[[F], F], ...], function: F) -> F:

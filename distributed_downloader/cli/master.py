@@ -43,9 +43,10 @@ def command(
       hf-downloader master org/name
       hf-downloader master datasets/org/name --include "*.parquet" --output-dir /nas/datasets
       hf-downloader master org/name --revision v1.0 --priority 10 --wait
+      hf-downloader master org/name --output-dir /nas/models --split 64MiB
       hf-downloader master https://huggingface.co/org/name --dry-run
     """
-    request = job_request(repo, **options)
+    request = job_request(app.config, repo, **options)
     if dry_run:
         return _preview(app, request, as_json=as_json)
     if as_json:
@@ -60,7 +61,7 @@ def _queue(app: App, request: JobRequest, priority: int, *, wait: bool) -> int:
 
     # Redis first: it is asked in a moment, the hub may take minutes.
     app.warn_of_redis()
-    master = MasterNode(redis=app.redis, hub=app.hub)
+    master = MasterNode(app.hub, app.redis, app.config.nas)
     with interrupt_hint("the listing is not complete; run the same command again to go on"):
         submitted = _submit(app, master, request, priority)
     for line in summary(submitted):
@@ -93,11 +94,10 @@ def _submit(app: App, master: MasterNode, request: JobRequest, priority: int) ->
 def _preview(app: App, request: JobRequest, *, as_json: bool) -> int:
     from distributed_downloader.cli.preview import print_json, print_text
     from distributed_downloader.cli.submission import notices
-    from distributed_downloader.master import nothing_matches, prepare
-    from distributed_downloader.plan import Plan
+    from distributed_downloader.master import nothing_matches, plan_of, prepare
 
     spec = prepare(app.hub, request)
-    plan = Plan(spec.include, spec.exclude)
+    plan = plan_of(spec)
     pages = plan.pages(app.hub.pages(spec.repo_type, spec.repo_id, spec.commit))
     folder = spec.output_dir or app.config.app.output_dir
     files = (print_json if as_json else print_text)(spec, pages, folder)

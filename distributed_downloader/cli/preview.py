@@ -43,7 +43,7 @@ def print_json(spec: JobSpec, pages: Pages, folder: str) -> int:
     count = size = 0
     for page in pages:
         for file in biggest_first(page):
-            click.echo(f"{',' if count else ''}\n  {file.model_dump_json()}", nl=False)
+            click.echo(f"{',' if count else ''}\n  {file.model_dump_json(exclude={'clash'})}", nl=False)
             count, size = count + 1, size + file.size
     tail = {"total_files": count, "total_bytes": size, "output_dir": folder, "free_bytes": free_space(folder)}
     click.echo("\n], " + json.dumps(tail)[1:])

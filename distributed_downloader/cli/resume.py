@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _WHY_NOT = {
     "running": "is already running",
+    "delivering": "is downloaded and on its way to the NAS",
     "done": "is done: nothing to resume",
     "failed": "is failed: `hf-downloader retry` tries its failed files again",
     "cancelled": "was cancelled too long ago: submit it again with `hf-downloader master`",

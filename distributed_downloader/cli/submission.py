@@ -50,7 +50,7 @@ def summary(submitted: Submitted) -> list[str]:
 
     job = submitted.after
     spec = job.spec
-    files = f"{units.count(job.total, 'file')}, {units.size(job.bytes_total)}"
+    files = f"{units.count(job.files, 'file')}, {units.size(job.bytes_total)}"
     return [
         f"{units.repo(spec)} at {spec.revision} ({spec.commit[:8]}): {files}; {_outcome(submitted)}",
         *notices(submitted.plan),

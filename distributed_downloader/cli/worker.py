@@ -33,18 +33,11 @@ def command(
       hf-downloader worker --concurrency 8 --max-bandwidth 10MB/s
       hf-downloader --redis-host head-node worker --drain-when-empty
     """
-    from distributed_downloader.download.downloader import Downloader
+    from distributed_downloader.assembly import make_worker
     from distributed_downloader.signals import run_until_signal
-    from distributed_downloader.worker import WorkerNode
 
     app.override(app_concurrency=concurrency, app_max_bandwidth=max_bandwidth)
     app.warn_of_idle_settings()
-    node = WorkerNode(
-        app.redis,
-        Downloader(app.config),
-        concurrency=app.config.app.concurrency,
-        worker_id=worker_id,
-        drain_when_empty=drain_when_empty,
-    )
+    node = make_worker(app.config, app.redis, worker_id=worker_id, drain_when_empty=drain_when_empty)
     run_until_signal(node)
     app.redis.close()

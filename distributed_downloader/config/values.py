@@ -27,6 +27,16 @@ def parse_bytes(text: str) -> int:
     return max(int(value), 1) if value else 0
 
 
+def write_bytes(count: int) -> str:
+    """Return what `parse_bytes` reads as exactly `count`, as short as can be: `128MiB`, `10MB`, `0`."""
+    shortest = str(count)
+    for prefix, power in _PREFIXES.items():
+        for unit, size in ((f"{prefix.upper()}iB", 1024**power), (f"{prefix.upper()}B", 1000**power)):
+            if power and count and count % size == 0:
+                shortest = min(f"{count // size}{unit}", shortest, key=len)
+    return shortest
+
+
 def _switch(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -35,7 +45,7 @@ def _switch(value: object) -> object:
     return value.lower() in _TRUE
 
 
-def _bandwidth(value: object) -> object:
+def _amount(value: object) -> object:
     return parse_bytes(value) if isinstance(value, str) else value
 
 
@@ -65,5 +75,6 @@ def split_url(url: str) -> SplitResult:
 
 
 Switch = Annotated[bool, BeforeValidator(_switch)]
-Rate = Annotated[int, BeforeValidator(_bandwidth), Field(ge=0)]
+Rate = Annotated[int, BeforeValidator(_amount), Field(ge=0)]
+Size = Annotated[int, BeforeValidator(_amount), Field(ge=0)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]

@@ -51,7 +51,11 @@ def job(progress: JobProgress) -> Json:
         "listing_silent_seconds": round(shown.listing_silent),
         "priority": shown.weight,
         "files": _counters(shown),
+        "parts": {"total": shown.parts, "done": shown.parts_done},
         "bytes": {"total": shown.bytes_total, "done": shown.bytes_done, "now": progress.bytes_now},
+        "delivery": {"owed": shown.owed, "delivered": shown.delivered, "bytes": shown.bytes_delivered},
+        "unsplit": shown.unsplit,
+        "blocked": shown.blocked,
         "bytes_per_second": round(progress.rate),
         "eta_seconds": None if eta is None else round(eta),
         "created_at": shown.created_at,
@@ -60,8 +64,9 @@ def job(progress: JobProgress) -> Json:
 
 
 def _counters(shown: JobStatus) -> Json:
-    names = ("total", "pending", "active", "delayed", "held", "failed", "done")
-    return {name: getattr(shown, name) for name in names}
+    names = ("pending", "active", "delayed", "held", "failed")
+    tasks = {name: getattr(shown, name) for name in names}
+    return {"total": shown.files, **tasks, "done": shown.files_done}
 
 
 def failure(job_id: int, shown: Failure) -> Json:
@@ -80,6 +85,9 @@ def worker(shown: WorkerStatus) -> Json:
         "started_at": shown.started_at,
         "lease_seconds": round(shown.lease, 1),
         "trouble": shown.trouble,
+        "nas_trouble": shown.nas_trouble,
+        "folder": shown.folder,
+        "nas": shown.nas,
         "bytes_per_second": round(plain.speed(shown)),
         "transfers": [_transfer(transfer) for transfer in shown.transfers],
     }

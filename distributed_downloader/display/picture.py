@@ -16,11 +16,12 @@ from rich.text import Text
 from distributed_downloader.display import plain, units
 from distributed_downloader.display.canvas import Canvas
 from distributed_downloader.display.speed import JobProgress
-from distributed_downloader.models import Failure, JobState, QueueStatus, Transfer, WorkerStatus
+from distributed_downloader.models import Failure, JobState, JobStatus, QueueStatus, Transfer, WorkerStatus
 
 STYLES = {
     JobState.RUNNING: "cyan",
     JobState.PAUSED: "yellow",
+    JobState.DELIVERING: "blue",
     JobState.CANCELLED: "dim",
     JobState.DONE: "green",
     JobState.FAILED: "red",
@@ -96,7 +97,11 @@ def status(snapshot: Snapshot, canvas: Canvas, footer: Text | None = None) -> li
 
 
 def _plain_status(snapshot: Snapshot, canvas: Canvas) -> list[Text]:
-    lines = [plain.job(progress, canvas) for progress in snapshot.jobs]
+    lines = [
+        line
+        for progress in snapshot.jobs
+        for line in (plain.job(progress, canvas), *plain.note_lines(progress.job, canvas))
+    ]
     lines += [plain.failure(job, failure, canvas) for job, failure in snapshot.failures]
     lines += [plain.worker(worker, canvas) for worker in snapshot.workers]
     lines += [plain.queue(snapshot.queue)] if snapshot.queue else []
@@ -106,7 +111,7 @@ def _plain_status(snapshot: Snapshot, canvas: Canvas) -> list[Text]:
 def _sections(snapshot: Snapshot, canvas: Canvas, *, whole: bool) -> list[Section]:
     """Return the parts that have something to say; with `whole`, nothing in them is abridged."""
     return [
-        Section(_jobs_title(snapshot), jobs(snapshot.jobs, canvas), weight=2),
+        Section(_jobs_title(snapshot), jobs(snapshot.jobs, canvas, whole=whole), weight=2),
         *([_failures(snapshot, canvas, whole=whole)] if snapshot.failures else []),
         *([_workers(snapshot, canvas, whole=whole)] if snapshot.workers or snapshot.queue else []),
     ]
@@ -136,8 +141,11 @@ def _jobs_title(snapshot: Snapshot) -> Text | None:
     return Text.assemble(("Jobs", "bold"), "  ", (words, "dim"))
 
 
-def jobs(shown: Sequence[JobProgress], canvas: Canvas) -> list[list[Text]]:
-    """Return two lines per job, its bar and its numbers; on a wide canvas both in one line."""
+def jobs(shown: Sequence[JobProgress], canvas: Canvas, *, whole: bool = True) -> list[list[Text]]:
+    """Return two lines per job, its bar and its numbers; on a wide canvas both in one line.
+
+    Below them is what there is to note, with `whole` in all its words.
+    """
     if not shown:
         return [[canvas.cut(Text(NO_JOBS))]]
     width = canvas.width or NARROW
@@ -148,9 +156,28 @@ def jobs(shown: Sequence[JobProgress], canvas: Canvas) -> list[list[Text]]:
     room = width - (max(line.cell_len for line in numbers) if wide else 0)
     bars = _bars(shown, canvas, id_width, room)
     return [
-        [bar.append_text(line)] if wide else [canvas.cut(bar), line]
-        for bar, line in zip(bars, numbers, strict=True)
+        [
+            *([bar.append_text(line)] if wide else [canvas.cut(bar), line]),
+            *_notes(progress.job, canvas, id_width + 3, whole=whole),
+        ]
+        for progress, bar, line in zip(shown, bars, numbers, strict=True)
     ]
+
+
+def _notes(job: JobStatus, canvas: Canvas, indent: int, *, whole: bool) -> list[Text]:
+    lines = []
+    for word, reason in plain.notes(job):
+        line = canvas.text(f"{word}: {reason}", "yellow" if word == "blocked" else "dim")
+        lines += _wrap(line, canvas, indent) if whole else [canvas.cut(Text(" " * indent).append_text(line))]
+    return lines
+
+
+def _wrap(line: Text, canvas: Canvas, indent: int) -> list[Text]:
+    """Return the line on as many as it needs; where they scroll, an address stays whole, to be copied."""
+    width = max(8, (canvas.width or NARROW) - indent)
+    breaks = canvas.height is not None
+    wrapped = textwrap.wrap(line.plain, width, break_long_words=breaks, break_on_hyphens=False)
+    return [Text.assemble(" " * indent, (text, line.style)) for text in wrapped]
 
 
 def _bars(shown: Sequence[JobProgress], canvas: Canvas, id_width: int, width: int) -> list[Text]:
@@ -174,12 +201,15 @@ def _numbers(progress: JobProgress, canvas: Canvas) -> list[Text]:
     running = job.state is JobState.RUNNING
     quiet = "dim" if job.state.ended else ""
     outcome = Text(plain.outcome(progress, canvas), "" if running else STYLES[job.state])
+    outcome.stylize("yellow" if job.blocked and running else "")
     if troubles := plain.troubles(job):
         outcome.append(", ", "dim").append(troubles, "red" if job.failed else "yellow")
+    if asides := plain.asides(job):
+        outcome.append(f", {asides}", "dim")
     return [
         Text(plain.files(job), quiet),
         Text(plain.size(progress), quiet),
-        Text((units.rate(progress.rate) if running else "").ljust(RATE_WIDTH)),
+        Text((units.rate(progress.rate) if running and not job.blocked else "").ljust(RATE_WIDTH)),
         outcome,
     ]
 
@@ -197,11 +227,9 @@ def _failures(snapshot: Snapshot, canvas: Canvas, *, whole: bool) -> Section:
 def _whole_failure(job: int, failure: Failure, canvas: Canvas) -> list[Text]:
     indent = f" {job}  "
     width = max(8, (canvas.width or NARROW) - len(indent))
-    reason = canvas.text(f"{failure.error} ({units.tries(failure.tries)} on {failure.host})").plain
+    reason = canvas.text(f"{failure.error} ({units.tries(failure.tries)} on {failure.host})")
     path = canvas.shorten(canvas.text(failure.path, "red"), width)
-    # Where lines scroll, an address is left whole, to be clicked at or copied.
-    wrapped = textwrap.wrap(reason, width, break_long_words=canvas.height is not None, break_on_hyphens=False)
-    return [Text.assemble(indent, path), *(Text(" " * len(indent) + line) for line in wrapped)]
+    return [Text.assemble(indent, path), *_wrap(reason, canvas, len(indent))]
 
 
 def _short_failure(job: int, failure: Failure, canvas: Canvas) -> list[Text]:
@@ -236,6 +264,11 @@ def _worker_rows(worker: WorkerStatus, canvas: Canvas, *, whole: bool) -> list[l
 
 
 def _doing(worker: WorkerStatus, canvas: Canvas, *, whole: bool) -> list[list[Text]]:
+    nas = [[canvas.text(f"NAS: {worker.nas_trouble}", "yellow")]] if worker.nas_trouble else []
+    return [*_fetching(worker, canvas, whole=whole), *nas]
+
+
+def _fetching(worker: WorkerStatus, canvas: Canvas, *, whole: bool) -> list[list[Text]]:
     if worker.trouble:
         return [[canvas.text(f"waits: {worker.trouble}", "yellow")]]
     if not worker.transfers:
@@ -247,5 +280,5 @@ def _doing(worker: WorkerStatus, canvas: Canvas, *, whole: bool) -> list[list[Te
 
 
 def _transfer(transfer: Transfer, canvas: Canvas) -> list[Text]:
-    percent = f"{plain.percent(transfer.bytes_done, transfer.size)} of {units.size(transfer.size)}"
-    return [canvas.text(transfer.path), Text(percent, "dim")]
+    done = f"{plain.percent(transfer.bytes_done, transfer.size)} of {plain.extent(transfer)}"
+    return [canvas.text(transfer.path), Text(f"{'checking ' * transfer.sealing}{done}", "dim")]

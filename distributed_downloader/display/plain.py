@@ -9,7 +9,14 @@ from rich.text import Text
 from distributed_downloader.display import units
 from distributed_downloader.display.canvas import Canvas
 from distributed_downloader.display.speed import JobProgress
-from distributed_downloader.models import Failure, JobState, JobStatus, QueueStatus, WorkerStatus
+from distributed_downloader.models import (
+    Failure,
+    JobState,
+    JobStatus,
+    QueueStatus,
+    Transfer,
+    WorkerStatus,
+)
 
 #: Seconds without a new file after which a listing's master may be gone.
 LISTING_SILENT = 60
@@ -23,9 +30,10 @@ def job(progress: JobProgress, canvas: Canvas) -> Text:
         files(shown),
         size(progress),
         f"{int(progress.fraction * 100)}%" if running and shown.listed else "",
-        units.rate(progress.rate) if running else "",
+        units.rate(progress.rate) if running and not shown.blocked else "",
         outcome(progress, canvas),
         troubles(shown),
+        asides(shown),
     )
     text = f"job {shown.id} {units.repo(shown.spec)}: {', '.join(filter(None, words))}"
     return canvas.text(text)
@@ -35,15 +43,17 @@ def files(shown: JobStatus) -> str:
     """Return `12 of 17 files`, or `17 files`; `17+` while more are being listed."""
     if not (shown.listed or shown.total):
         return ""
-    if shown.state is JobState.DONE:
-        return units.count(shown.total, "file")
-    return f"{shown.done:,} of {shown.total:,}{'' if shown.listed else '+'} files"
+    if shown.state in (JobState.DONE, JobState.DELIVERING):
+        return units.count(shown.files, "file")
+    return f"{shown.files_done:,} of {shown.files:,}{'' if shown.listed else '+'} files"
 
 
 def size(progress: JobProgress) -> str:
-    """Return `6.8 of 16.1 GB`, or `16.1 GB` of a job that is done."""
+    """Return `6.8 of 16.1 GB`, or `16.1 GB` of a job that is done; of a delivery, what is on the NAS."""
     if progress.job.state is JobState.DONE:
         return units.size(progress.job.bytes_total)
+    if progress.job.state is JobState.DELIVERING:
+        return units.sizes(progress.job.bytes_delivered, progress.job.bytes_done)
     if not (progress.job.listed or progress.job.total):
         return ""
     return units.sizes(progress.bytes_now, progress.job.bytes_total)
@@ -52,15 +62,24 @@ def size(progress: JobProgress) -> str:
 def outcome(progress: JobProgress, canvas: Canvas) -> str:
     """Return how the job stands, or when it will end."""
     shown = progress.job
-    if shown.state.ended:
-        took = f" in {units.duration(shown.ended_at - shown.created_at)}" if shown.ended_at else ""
-        return shown.state.value + took
-    if shown.state is JobState.PAUSED:
-        return "paused"
+    if shown.state is JobState.RUNNING:
+        return _prospect(progress, canvas)
+    if shown.state is JobState.DELIVERING:
+        return f"delivered {shown.delivered:,} of {shown.owed + shown.delivered:,} to the NAS"
+    took = f" in {units.duration(shown.ended_at - shown.created_at)}" if shown.ended_at else ""
+    return f"{shown.state.value}{took}"
+
+
+def _prospect(progress: JobProgress, canvas: Canvas) -> str:
+    shown = progress.job
+    if shown.blocked:
+        return "blocked"
     if not shown.listed:
         return listing(shown, canvas)
     if not progress.workers:
         return "waits for a worker"
+    if shown.bytes_total == progress.bytes_now and shown.active and not (shown.pending or shown.delayed):
+        return "checking"
     if progress.eta is None:
         return "waits for its turn" if shown.pending and not shown.active else "ETA -"
     return f"ETA {units.duration(progress.eta)}"
@@ -80,6 +99,29 @@ def troubles(shown: JobStatus) -> str:
     return ", ".join(filter(None, (failed, retry)))
 
 
+def asides(shown: JobStatus) -> str:
+    """Return `3 of 12 delivered, 12 of 640 parts`: what is good to know of a job under way, or nothing."""
+    if shown.state.ended or shown.state is JobState.DELIVERING:
+        return ""
+    downloaded = shown.owed + shown.delivered
+    delivered = f"{shown.delivered:,} of {downloaded:,} delivered" if downloaded else ""
+    parts = f"{shown.parts_done:,} of {shown.parts:,} parts" if shown.parts_done < shown.parts else ""
+    return ", ".join(filter(None, (delivered, parts)))
+
+
+def notes(shown: JobStatus) -> list[tuple[str, str]]:
+    """Return what a job stands still for, and what it does without, each with its reason."""
+    if shown.state.ended or shown.state is JobState.DELIVERING:
+        return []
+    reasons = (("blocked", shown.blocked), ("not split", shown.unsplit))
+    return [(word, reason) for word, reason in reasons if reason]
+
+
+def note_lines(shown: JobStatus, canvas: Canvas) -> list[Text]:
+    """Return `job 3 blocked: <reason>` for each of the notes."""
+    return [canvas.text(f"job {shown.id} {word}: {reason}") for word, reason in notes(shown)]
+
+
 def failure(job_id: int, shown: Failure, canvas: Canvas) -> Text:
     """Return `job 3 failed: <path>: <reason> (3 tries on gpu-07)`."""
     why = f"{shown.path}: {shown.error} ({units.tries(shown.tries)} on {shown.host})"
@@ -89,12 +131,33 @@ def failure(job_id: int, shown: Failure, canvas: Canvas) -> Text:
 def worker(shown: WorkerStatus, canvas: Canvas) -> Text:
     """Return `worker gpu-07-4711: 2 of 4 slots, 12.4 MB/s: a.bin 42%, b.bin 80%`."""
     head = f"worker {shown.id}: {len(shown.transfers)} of {units.count(shown.slots, 'slot')}"
+    nas = f"; NAS: {shown.nas_trouble}" if shown.nas_trouble else ""
     if shown.trouble:
-        return canvas.text(f"{head}, waits: {shown.trouble}")
+        return canvas.text(f"{head}, waits: {shown.trouble}{nas}")
     if not shown.transfers:
-        return canvas.text(f"{head}, idle")
-    doing = ", ".join(f"{t.path} {percent(t.bytes_done, t.size)}" for t in shown.transfers)
-    return canvas.text(f"{head}, {units.rate(speed(shown))}: {doing}")
+        return canvas.text(f"{head}, idle{nas}")
+    return canvas.text(f"{head}, {units.rate(speed(shown))}: {doing(shown)}{nas}")
+
+
+def doing(shown: WorkerStatus) -> str:
+    """Return `a.bin 42%, b.bin 64-128 MiB 80%, c.bin checking 7%`."""
+    words = (
+        f"{subject(each)} {'checking ' * each.sealing}{percent(each.bytes_done, each.size)}"
+        for each in shown.transfers
+    )
+    return ", ".join(words)
+
+
+def subject(shown: Transfer) -> str:
+    """Return the file's path, and of a part its range: `model.safetensors 64-128 MiB`."""
+    return shown.path if shown.start is None else f"{shown.path} {extent(shown)}"
+
+
+def extent(shown: Transfer) -> str:
+    """Return `4.9 GB`, or of a part `64-128 MiB`."""
+    if shown.start is None:
+        return units.size(shown.size)
+    return units.span(shown.start, shown.start + shown.size)
 
 
 def queue(shown: QueueStatus) -> Text:
@@ -104,7 +167,7 @@ def queue(shown: QueueStatus) -> Text:
 
 
 def waiting(shown: QueueStatus) -> str:
-    """Return `120 ready, 3 to retry`: the files that the next free slots take."""
+    """Return `120 ready, 3 to retry`: the files and parts that the next free slots take."""
     return f"{shown.ready:,} ready, {shown.delayed + shown.parked:,} to retry"
 
 
@@ -120,8 +183,8 @@ def slots(workers: Iterable[WorkerStatus]) -> tuple[int, int]:
 
 
 def speed(shown: WorkerStatus) -> float:
-    """Return the bytes per second of all transfers of a worker."""
-    return sum(transfer.bytes_per_second for transfer in shown.transfers)
+    """Return the bytes per second that a worker fetches; what it only checks does not count."""
+    return sum(transfer.bytes_per_second for transfer in shown.transfers if not transfer.sealing)
 
 
 def percent(part: float, whole: float) -> str:

@@ -82,6 +82,7 @@ class Lines:
         self._console, self._quiet, self._clock = console, quiet, clock
         self._last: dict[int, tuple[tuple[object, ...], JobProgress, float]] = {}
         self._failures: set[tuple[int, Failure]] = set()
+        self._noted: dict[int, list[Text]] = {}
         self._notice = ""
 
     def __call__(self, snapshot: picture.Snapshot) -> None:
@@ -92,20 +93,31 @@ class Lines:
         self._failures.update(fresh)
         emit(self._console, [plain.failure(*pair, canvas) for pair in fresh])
         emit(self._console, [plain.job(progress, canvas) for progress in changed])
+        emit(self._console, [line for each in snapshot.jobs for line in self._notes(each.job, canvas)])
         if snapshot.notice != self._notice:
             self._notice = snapshot.notice
             emit(self._console, [Text(self._notice or RECOVERED)])
 
+    def _notes(self, job: JobStatus, canvas: Canvas) -> list[Text]:
+        """Return what there is to note, unless it was told."""
+        told, now = self._noted.get(job.id, []), plain.note_lines(job, canvas)
+        self._noted[job.id] = now
+        return [line for line in now if line not in told]
+
     def _changed(self, progress: JobProgress) -> bool:
         now, job = self._clock(), progress.job
-        key = (job.state, job.listed, job.failed)
+        key = (job.state, job.listed, job.failed, bool(job.blocked))
         old = self._last.get(job.id)
         if old and old[0] == key:
-            moved = (old[1].bytes_now, old[1].job.done) != (progress.bytes_now, job.done)
+            moved = _position(old[1]) != _position(progress)
             if not moved or now - old[2] < self._quiet:
                 return False
         self._last[job.id] = (key, progress, now)
         return True
+
+
+def _position(progress: JobProgress) -> tuple[int, int, int]:
+    return progress.bytes_now, progress.job.done, progress.job.delivered
 
 
 @contextmanager

@@ -18,7 +18,7 @@ class JobProgress:
     """One job at one moment, with what follows from its counters and its workers' reports."""
 
     job: JobStatus
-    #: Bytes that are there: of finished files, and of those in flight as far as they are.
+    #: Bytes that are there: of finished files and parts, and of those in flight as far as they are.
     bytes_now: int
     #: Bytes per second, 0 where nothing moves.
     rate: float = 0.0
@@ -34,12 +34,22 @@ class JobProgress:
 
     @property
     def fraction(self) -> float:
-        """How much of the job is there, 0.0 to 1.0; by files where all are empty."""
+        """How much of the job is there, or on the NAS once all is there, 0.0 to 1.0."""
         job = self.job
         if job.state is JobState.DONE:
             return 1.0
-        part, whole = (self.bytes_now, job.bytes_total) if job.bytes_total else (job.done, job.total)
+        part, whole = (self.bytes_now, job.bytes_total) if job.bytes_total else (job.files_done, job.files)
+        if job.state is JobState.DELIVERING:
+            part, whole = self.delivery
         return min(part / whole, 1.0) if whole else 0.0
+
+    @property
+    def delivery(self) -> tuple[int, int]:
+        """How many bytes are on the NAS, and of how many; counted in files where all are empty."""
+        job = self.job
+        if job.bytes_done:
+            return job.bytes_delivered, job.bytes_done
+        return job.delivered, job.owed + job.delivered
 
 
 class Meter:
@@ -96,7 +106,8 @@ def _by_job(workers: Iterable[WorkerStatus]) -> dict[int, list[Transfer]]:
 
 
 def _in_flight(job: JobStatus, transfers: list[Transfer]) -> list[Transfer]:
-    """Leave out what has just finished: a worker's report is older than the job's counters."""
+    """Leave out what is only checked, and what has just finished: reports are older than counters."""
     if job.state.ended:
         return []
-    return sorted(transfers, key=lambda t: t.bytes_done - t.size)[: job.active]
+    fetched = [transfer for transfer in transfers if not transfer.sealing]
+    return sorted(fetched, key=lambda t: t.bytes_done - t.size)[: job.active]

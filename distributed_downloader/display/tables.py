@@ -57,8 +57,8 @@ def _repo_row(name: str, job: JobStatus, canvas: Canvas, *, first: bool) -> list
 def queue(shown: QueueStatus, canvas: Canvas) -> list[Text]:
     """Return a line per number, with what it counts."""
     rows = [
-        ("Ready", f"{shown.ready:,}", "files that the next free slots take"),
-        ("To retry", f"{shown.delayed:,}", "files that wait for their next try"),
+        ("Ready", f"{shown.ready:,}", "files and parts that the next free slots take"),
+        ("To retry", f"{shown.delayed:,}", "files and parts that wait for their next try"),
         (
             "Parked",
             f"{shown.parked:,}",
@@ -93,10 +93,12 @@ def _worker_row(worker: WorkerStatus, now: float, canvas: Canvas) -> list[Text]:
 
 def _doing(worker: WorkerStatus, canvas: Canvas) -> Text:
     if worker.trouble:
-        return canvas.text(f"waits: {worker.trouble}", "yellow")
-    if not worker.transfers:
-        return Text("idle", "dim")
-    return canvas.text(", ".join(f"{t.path} {plain.percent(t.bytes_done, t.size)}" for t in worker.transfers))
+        line = canvas.text(f"waits: {worker.trouble}", "yellow")
+    else:
+        line = canvas.text(plain.doing(worker)) if worker.transfers else Text("idle", "dim")
+    if worker.nas_trouble:
+        line = Text.assemble(line, canvas.text(f"; NAS: {worker.nas_trouble}", "yellow"))
+    return line
 
 
 def files(shown: Iterable[FileStatus], canvas: Canvas) -> Iterable[Text]:

@@ -11,6 +11,7 @@ from distributed_downloader.models import JobSpec, RepoType
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _PREFIXES = {RepoType.MODEL: "", RepoType.DATASET: "datasets/", RepoType.SPACE: "spaces/"}
+_MIB = 1 << 20
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
@@ -33,6 +34,12 @@ def sizes(part: float, whole: float) -> str:
     """Return `6.8 of 16.1 GB`, or `12 MB of 16.1 GB` where the units differ."""
     (number, unit), (total, total_unit) = _scale(part), _scale(whole)
     return f"{number} of {total} {unit}" if unit == total_unit else f"{number} {unit} of {total} {total_unit}"
+
+
+def span(start: int, end: int) -> str:
+    """Return `64-128 MiB`: bytes `start` to `end` of a file, in the unit that parts are aligned to."""
+    decimals = 0 if end - start >= 10 * _MIB else 1
+    return f"{start / _MIB:,.{decimals}f}-{end / _MIB:,.{decimals}f} MiB"
 
 
 def rate(bytes_per_second: float) -> str:

@@ -6,11 +6,11 @@ import io
 
 import pytest
 
-from distributed_downloader.cli import run
+from distributed_downloader.cli import resume, run
 from distributed_downloader.models import JobState
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_view import RedisView
-from tests.unit.looking_on import Tty, failure, spec
+from tests.unit.looking_on import Tty, failure, job, spec
 from tests.unit.test_cli_looking_on import as_json, client, file, printed, settle, submit
 from tests.unit.test_display_json import check
 
@@ -228,3 +228,7 @@ def test_json_says_when_nothing_changed(client: RedisClient, capsys: pytest.Capt
     client.control("pause", 1)
     assert [each["changed"] for each in as_json(capsys, "pause", "1")] == [False]
     assert states(client) == {1: JobState.PAUSED.value}
+
+
+def test_what_is_on_its_way_to_the_nas_needs_no_resuming() -> None:
+    assert resume.unchanged(job(state=JobState.DELIVERING)) == "is downloaded and on its way to the NAS"

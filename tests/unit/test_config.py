@@ -65,6 +65,8 @@ def test_without_anything_the_documented_defaults_hold() -> None:
     )
     assert (config.app.log_level, config.app.concurrency, config.app.max_bandwidth) == ("INFO", 4, 0)
     assert config.app.output_dir == str(Path.cwd() / "downloads")
+    assert (config.app.split_threshold, config.app.spool_dir, config.app.disk_reserve) == (2**27, "", 2**30)
+    assert (config.nas.copy_threads, config.nas.verify, config.nas.read_back) == (2, "hash", False)
     assert manager.file is None
     assert manager.warnings == []
     assert set(manager.sources.values()) == {"default"}
@@ -110,16 +112,22 @@ OTHER = {
     "huggingface.disable_ssl_verify": "on",
     "huggingface.enable_hf_transfer": "1",
     "huggingface.endpoint": "https://mirror.example",
-    "huggingface.engine": "hub",
+    "huggingface.engine": "xet",
     "nas.enabled": "true",
     "nas.path": "/mnt/nas",
     "nas.copy_after_download": "no",
     "nas.preserve_structure": "off",
     "nas.delete_after_copy": "TRUE",
+    "nas.copy_threads": "16",
+    "nas.verify": "size",
+    "nas.read_back": "yes",
     "app.log_level": "debug",
     "app.output_dir": "/data",
     "app.concurrency": "8",
     "app.max_bandwidth": "10MB/s",
+    "app.split_threshold": "1GiB",
+    "app.spool_dir": "/ssd",
+    "app.disk_reserve": "0",
 }
 #: Settings that another one must go with.
 WITH = {"nas.enabled": {"nas.path": "/mnt/nas"}}
@@ -238,9 +246,13 @@ def test_switches_off(text: str) -> None:
         ("huggingface.endpoint", "https://a b", "https://"),
         ("huggingface.endpoint", "https://host:port", "must be a URL"),
         ("huggingface.endpoint", "https://host/#top", "without"),
-        ("huggingface.engine", "wget", "auto, http or hub"),
+        ("huggingface.engine", "wget", "auto, http, hub or xet"),
         ("huggingface.cache_dir", '"/fast"', "without quotes"),
         ("nas.path", "relative/folder", "absolute"),
+        ("nas.copy_threads", "0", "1 to 16"),
+        ("nas.copy_threads", "17", "1 to 16"),
+        ("nas.verify", "crc", "size or hash"),
+        ("nas.read_back", "maybe", "true or false"),
         ("app.log_level", "loud", "DEBUG, INFO, WARNING or ERROR"),
         ("app.output_dir", '"/data"', "without quotes"),
         ("app.output_dir", "", "a folder"),
@@ -250,6 +262,12 @@ def test_switches_off(text: str) -> None:
         ("app.max_bandwidth", "fast", "10MB/s"),
         ("app.max_bandwidth", "-1", "10MB/s"),
         ("app.max_bandwidth", "10Mb/s", "bits"),
+        ("app.split_threshold", "big", "a number of bytes"),
+        ("app.split_threshold", "-1", "a number of bytes"),
+        ("app.split_threshold", "1000k", "at least 1MiB, or 0"),
+        ("app.spool_dir", '"/ssd"', "without quotes"),
+        ("app.disk_reserve", "some", "a number of bytes"),
+        ("app.disk_reserve", "1Gb", "bits"),
     ],
 )
 def test_a_bad_value_names_file_section_key_and_what_is_allowed(name: str, value: str, says: str) -> None:
@@ -313,6 +331,16 @@ def test_the_endpoint_is_normalised(given: str, kept: str) -> None:
 def test_output_dir_is_absolute_and_knows_home(home: Path) -> None:
     assert load(env={"OUTPUT_DIR": "models"})[0].app.output_dir == str(Path.cwd() / "models")
     assert load(env={"OUTPUT_DIR": "~/models"})[0].app.output_dir == str(home / "models")
+
+
+def test_a_spool_is_absolute_and_may_be_none(home: Path) -> None:
+    assert load(flags={"app.spool_dir": "~/ssd"})[0].app.spool_dir == str(home / "ssd")
+    assert load(flags={"app.spool_dir": ""})[0].app.spool_dir == ""
+
+
+@pytest.mark.parametrize(("text", "size"), [("0", 0), ("1MiB", 2**20), ("64MB", 64_000_000)])
+def test_files_are_split_from_a_size_that_is_worth_it_or_never(text: str, size: int) -> None:
+    assert load(f"[app]\nsplit_threshold = {text}\n")[0].app.split_threshold == size
 
 
 def test_home_that_is_unknown_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from distributed_downloader.config import parse_bytes
 from distributed_downloader.config.sources import decided_by, redact
+from distributed_downloader.config.values import write_bytes
 
 
 @pytest.mark.parametrize(
@@ -94,6 +95,31 @@ def test_binary_prefixes_are_larger_than_decimal_ones(number: int, prefix: str, 
     power = "kMGT".index(prefix) + 1
     assert decimal == number * 1000**power
     assert binary == number * 1024**power
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0"),
+        (1, "1"),
+        (1000, "1KB"),
+        (1024, "1KiB"),
+        (10_000_000, "10MB"),
+        (2**27, "128MiB"),
+        (2**30, "1GiB"),
+        (3 * 2**29, "1536MiB"),
+        (2**40, "1TiB"),
+        (123_457, "123457"),
+    ],
+)
+def test_amounts_are_written_with_the_unit_that_makes_them_short(count: int, text: str) -> None:
+    assert write_bytes(count) == text
+
+
+@given(st.integers(0, 2**50) | st.integers(0, 2**20).map(lambda n: n << 20))
+def test_what_is_written_is_read_as_the_same(count: int) -> None:
+    assert parse_bytes(write_bytes(count)) == count
+    assert len(write_bytes(count)) <= len(str(count)) + 2
 
 
 @given(st.text(max_size=12))

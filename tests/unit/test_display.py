@@ -11,7 +11,7 @@ from distributed_downloader.display import picture
 from distributed_downloader.display.canvas import Canvas
 from distributed_downloader.display.picture import Snapshot
 from distributed_downloader.display.speed import JobProgress
-from distributed_downloader.models import JobState, RepoType
+from distributed_downloader.models import JobState, RepoType, Transfer
 from tests.unit.looking_on import (
     EVIL,
     EVIL_SHOWN,
@@ -215,6 +215,119 @@ def test_in_ascii() -> None:
     lines = picture.status(Snapshot(jobs=[llama]), Canvas(48, ascii_only=True))
     assert all(line.plain.isascii() for line in lines)
     assert words(lines) == IN_ASCII
+
+
+# -- large files and the NAS -----------------------------------------------------------------------------
+
+MIB = 1 << 20
+BIG = "model-00001-of-00004.safetensors"
+
+
+def part(start: int, at: float) -> Transfer:
+    """Return a transfer of a part of 64 MiB that begins at `start` MiB."""
+    return transfer(BIG, at, 64 * MIB, start=start * MIB, bytes_per_second=1e6)
+
+
+def large() -> Snapshot:
+    """Return jobs of large files: in parts, on their way to the NAS, blocked, not split."""
+    split = {"total": 657, "parts": 640, "parts_done": 12, "done": 24, "pending": 620, "active": 8, "held": 4}
+    given = {
+        "done": 17,
+        "active": 0,
+        "pending": 0,
+        "bytes_done": 16_100_000_000,
+        "bytes_delivered": 7 * 10**9,
+    }
+    unseen = "no living worker sees its folder: gpu-08: /nas is not there; mount it on this machine"
+    apart = "the workers gpu-07 and gpu-08 share no folder"
+    return Snapshot(
+        jobs=[
+            progress(job(3, "meta-llama/Llama-3.1-8B-Instruct").model_copy(update=split), rate=45_200_000),
+            progress(job(4, "org/given", JobState.DELIVERING, owed=9, delivered=8).model_copy(update=given)),
+            progress(job(5, "org/blocked", done=0, bytes_done=0, blocked=unseen)),
+            progress(job(6, "org/apart", owed=2, delivered=10, unsplit=apart), rate=45_200_000),
+        ],
+        workers=[
+            worker("gpu-07", part(0, 0.42), part(4608, 0.1), transfer(BIG, 0.02, sealing=True)),
+            worker("gpu-08", nas_trouble="/mnt/nas is read-only, trying again in 40 s"),
+            worker("gpu-09", trouble="/scratch is full", nas_trouble="/mnt/nas is full"),
+        ],
+        queue=queue(),
+    )
+
+
+LARGE_AT_80 = """\
+Jobs  3 running, 1 delivering
+ 3  meta-llama/Llama-3.1-8B-Instruct  ━━━━━━━━━━━━━━━─────────────────────   42%
+    12 of 17 files  6.8 of 16.1 GB  45.2 MB/s  ETA 3m 26s, 12 of 640 parts
+ 4  org/given                         ━━━━━━━━━━━━━━━─────────────────────   43%
+    17 files        7.0 of 16.1 GB             delivered 8 of 17 to the NAS
+ 5  org/blocked                       ────────────────────────────────────    0%
+    0 of 17 files   0 B of 16.1 GB             blocked
+    blocked: no living worker sees its folder: gpu-08: /nas is not there; mount
+    it on this machine
+ 6  org/apart                         ━━━━━━━━━━━━━━━─────────────────────   42%
+    12 of 17 files  6.8 of 16.1 GB  45.2 MB/s  ETA 3m 26s, 10 of 12 delivered
+    not split: the workers gpu-07 and gpu-08 share no folder
+
+Workers  3 with 12 slots, 3 busy
+ gpu-07  2.0 MB/s  model-00001-of-00004.safetensors        41% of 0-64 MiB
+                   model-00001-of-00004.safetensors  9% of 4,608-4,672 MiB
+                   model-00001-of-00004.safetensors  checking 2% of 4.9 GB
+ gpu-08         -  idle
+                   NAS: /mnt/nas is read-only, trying again in 40 s
+ gpu-09         -  waits: /scratch is full
+                   NAS: /mnt/nas is full
+
+Queue  120 ready, 4 to retry
+"""
+
+
+def test_large_files_at_80_columns() -> None:
+    assert words(picture.status(large(), Canvas(80))) == LARGE_AT_80
+
+
+LARGE_ON_A_PIPE = """\
+job 3 meta-llama/Llama-3.1-8B-Instruct: 12 of 17 files, 6.8 of 16.1 GB, 42%, 45.2 MB/s, ETA 3m 26s, 12 of 640 parts
+job 4 org/given: 17 files, 7.0 of 16.1 GB, delivered 8 of 17 to the NAS
+job 5 org/blocked: 0 of 17 files, 0 B of 16.1 GB, 0%, blocked
+job 5 blocked: no living worker sees its folder: gpu-08: /nas is not there; mount it on this machine
+job 6 org/apart: 12 of 17 files, 6.8 of 16.1 GB, 42%, 45.2 MB/s, ETA 3m 26s, 10 of 12 delivered
+job 6 not split: the workers gpu-07 and gpu-08 share no folder
+worker gpu-07: 3 of 4 slots, 2.0 MB/s: model-00001-of-00004.safetensors 0-64 MiB 41%, model-00001-of-00004.safetensors 4,608-4,672 MiB 9%, model-00001-of-00004.safetensors checking 2%
+worker gpu-08: 0 of 4 slots, idle; NAS: /mnt/nas is read-only, trying again in 40 s
+worker gpu-09: 0 of 4 slots, waits: /scratch is full; NAS: /mnt/nas is full
+queue: 120 ready, 4 to retry; 2 workers with 8 slots; jobs: 2 running, 1 paused
+"""  # noqa: E501
+
+
+def test_large_files_on_a_pipe() -> None:
+    assert words(picture.status(large(), PIPE)) == LARGE_ON_A_PIPE
+
+
+def test_where_room_is_scarce_a_note_is_one_line() -> None:
+    lines = [line.plain for line in picture.status(Snapshot(jobs=large().jobs[2:3]), Canvas(80, 4))]
+    assert lines[2] == "    blocked: no living worker sees its folder: gpu-08: /nas is not there; mount…"
+    assert len(lines) <= 4
+
+
+@pytest.mark.parametrize("state", [JobState.DONE, JobState.CANCELLED, JobState.DELIVERING])
+def test_what_was_in_the_way_is_over_with_the_download(state: JobState) -> None:
+    over = progress(job(state=state, blocked="unseen", unsplit="no shared folder", parts=5))
+    (line,) = picture.status(Snapshot(jobs=[over]), PIPE)
+    assert "split" not in line.plain
+    assert "parts" not in line.plain
+
+
+def test_the_last_bytes_are_checked() -> None:
+    last = progress(job(bytes_done=16_100_000_000, pending=0, held=0, active=1))
+    (line,) = picture.status(Snapshot(jobs=[last]), PIPE)
+    assert line.plain.endswith("-, checking")
+
+
+def test_what_is_to_note_has_its_colour() -> None:
+    styles = {str(span.style) for line in picture.status(large(), Canvas(80)) for span in line.spans}
+    assert {"yellow", "dim", "blue"} <= styles
 
 
 # -- how a job stands --------------------------------------------------------------------------------------

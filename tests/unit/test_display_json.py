@@ -64,7 +64,10 @@ def everything() -> Snapshot:
     return Snapshot(
         jobs=[progress(job(), rate=45.6e6), progress(done()), progress(job(listed=False))],
         failures=[(3, failure())],
-        workers=[worker("a", transfer(), transfer("b")), worker("c", trouble="full")],
+        workers=[
+            worker("a", transfer(), transfer("b", start=5), transfer("b", sealing=True)),
+            worker("c", trouble="full", nas_trouble="away", folder="f" * 32, nas="a" * 32),
+        ],
         queue=queue(),
     )
 
@@ -78,7 +81,9 @@ def test_the_document_has_all_objects() -> None:
         "repo",
         "job",
         "counters",
+        "parts",
         "bytes",
+        "delivery",
         "failure",
         "worker",
         "transfer",
@@ -149,7 +154,28 @@ def test_the_state_of_a_repo_is_that_of_the_newest_job_that_matters(
 def test_queue_names_every_state() -> None:
     shown = as_json.queue(queue(jobs={"running": 2}))
     check(shown, "queue")
-    assert shown["jobs"] == {"running": 2, "paused": 0, "cancelled": 0, "done": 0, "failed": 0}
+    none = dict.fromkeys(("paused", "delivering", "cancelled", "done", "failed"), 0)
+    assert shown["jobs"] == {"running": 2, **none}
+
+
+def test_files_stay_files_while_parts_are_under_way() -> None:
+    shown = as_json.job(progress(job(total=20, parts=8, parts_done=3, done=9, held=1, pending=4)))
+    assert (shown["files"]["total"], shown["files"]["done"]) == (12, 6)
+    assert shown["parts"] == {"total": 8, "done": 3}
+
+
+def test_delivery_and_reasons() -> None:
+    reasons = {"unsplit": "no shared folder", "blocked": "not mounted"}
+    shown = as_json.job(progress(job(owed=2, delivered=10, bytes_delivered=99).model_copy(update=reasons)))
+    assert shown["delivery"] == {"owed": 2, "delivered": 10, "bytes": 99}
+    assert {name: shown[name] for name in reasons} == reasons
+
+
+def test_parts_and_checks() -> None:
+    part, seal = transfer(start=64, size=10, bytes_per_second=5), transfer(sealing=True, bytes_per_second=7)
+    shown = as_json.worker(worker("a", part, seal, nas_trouble="away"))
+    assert [(each["start"], each["sealing"]) for each in shown["transfers"]] == [(64, False), (None, True)]
+    assert (shown["bytes_per_second"], shown["nas_trouble"]) == (5, "away")
 
 
 def test_workers() -> None:

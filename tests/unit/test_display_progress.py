@@ -54,6 +54,28 @@ def test_nothing_new_is_no_line() -> None:
     assert log.look(10 * QUIET, snapshot(job())) == []
 
 
+def test_what_is_to_note_is_told_once() -> None:
+    log = Log()
+    blocked = job(blocked="/nas is not there", unsplit="no shared folder")
+    assert log.look(0, snapshot(blocked))[1:] == [
+        "job 3 blocked: /nas is not there",
+        "job 3 not split: no shared folder",
+    ]
+    assert log.look(10 * QUIET, snapshot(blocked)) == []
+    assert log.look(1, snapshot(job(unsplit="no shared folder"))) == [
+        "job 3 org/name: 12 of 17 files, 6.8 of 16.1 GB, 42%, -, ETA -"
+    ]
+    assert log.look(1, snapshot(blocked))[1:] == ["job 3 blocked: /nas is not there"]
+
+
+def test_a_delivery_moves_without_bytes_downloaded() -> None:
+    log, state = Log(), JobState.DELIVERING
+    log.look(0, snapshot(job(state=state, owed=2)))
+    assert log.look(QUIET, snapshot(job(state=state, owed=1, delivered=1)))[0].endswith(
+        "delivered 1 of 2 to the NAS"
+    )
+
+
 def test_progress_is_a_line_now_and_then() -> None:
     log = Log()
     log.look(0, snapshot(job()))

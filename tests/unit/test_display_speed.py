@@ -53,6 +53,37 @@ def test_a_file_that_has_just_finished_is_not_counted_twice() -> None:
     assert seen.bytes_now == 1020
 
 
+def test_parts_count_and_what_is_only_checked_does_not() -> None:
+    part = transfer(at=0.5, size=100, start=400, bytes_per_second=3.0)
+    seal = transfer(at=0.9, size=1000, sealing=True, task=2, bytes_per_second=50.0)
+    (seen,) = looks((0, job(bytes_done=1000, active=1), [worker("a", seal, part)]))
+    assert (seen.bytes_now, seen.rate) == (1050, 3)
+
+
+def delivering(bytes_delivered: int) -> JobStatus:
+    fields = {"done": 17, "owed": 9, "delivered": 8, "bytes_delivered": bytes_delivered}
+    return job(state=JobState.DELIVERING, bytes_done=16_000).model_copy(update=fields)
+
+
+@pytest.mark.parametrize(
+    ("shown", "fraction"),
+    [
+        (delivering(4000), 0.25),
+        (delivering(16_000), 1.0),
+        (delivering(0).model_copy(update={"bytes_done": 0}), 8 / 17),
+    ],
+)
+def test_a_delivery_is_as_far_as_the_nas_has_it(shown: JobStatus, fraction: float) -> None:
+    (seen,) = looks((0, shown, []))
+    assert seen.fraction == pytest.approx(fraction)
+    assert (seen.rate, seen.eta) == (0, None)
+
+
+def test_empty_files_count_as_files_not_as_tasks() -> None:
+    shown = job(total=20, parts=16, parts_done=16, done=18, bytes_total=0, bytes_done=0)
+    assert progress(shown).fraction == 0.5
+
+
 def test_bytes_never_exceed_the_total() -> None:
     (seen,) = looks((0, job(bytes_total=1000, bytes_done=990), [worker("a", transfer(at=1, size=100))]))
     assert seen.bytes_now == 1000

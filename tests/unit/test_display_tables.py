@@ -8,7 +8,14 @@ import pytest
 
 from distributed_downloader.display import picture, tables
 from distributed_downloader.display.canvas import Canvas
-from distributed_downloader.models import FileStatus, JobState, JobStatus, RepoType, TaskStatus
+from distributed_downloader.models import (
+    FileStatus,
+    JobState,
+    JobStatus,
+    RepoType,
+    TaskStatus,
+    WorkerStatus,
+)
 from tests.unit.looking_on import EVIL, EVIL_SHOWN, done, job, queue, transfer, words, worker
 
 PIPE, SCREEN = Canvas(), Canvas(80)
@@ -80,8 +87,8 @@ def test_states_have_their_colours(state: JobState) -> None:
 # -- queue -----------------------------------------------------------------------------------------------
 
 QUEUE = """\
-Ready     120  files that the next free slots take
-To retry    3  files that wait for their next try
+Ready     120  files and parts that the next free slots take
+To retry    3  files and parts that wait for their next try
 Parked      1  files whose next try is offered first to the host that has a part of them
 Workers     2  with 8 slots
 Jobs        3  2 running, 1 paused
@@ -181,3 +188,17 @@ def test_hostile_names_are_harmless(canvas: Canvas) -> None:
     ]
     assert all(line.plain.isprintable() for line in lines)
     assert EVIL_SHOWN in words(list(tables.files([file], PIPE)))
+
+
+@pytest.mark.parametrize(
+    ("shown", "doing"),
+    [
+        (worker(), "idle; NAS: read-only"),
+        (worker("w", trouble="full"), "waits: full; NAS: read-only"),
+        (worker("w", transfer("a", start=0, size=64 << 20)), "a 0-64 MiB 41%; NAS: read-only"),
+        (worker("w", transfer("a", sealing=True)), "a checking 42%; NAS: read-only"),
+    ],
+)
+def test_trouble_with_the_nas_stands_beside_what_a_worker_does(shown: WorkerStatus, doing: str) -> None:
+    lines = tables.workers([shown.model_copy(update={"nas_trouble": "read-only"})], 1_000_100.0, Canvas())
+    assert lines[1].plain.endswith(f"  {doing}")

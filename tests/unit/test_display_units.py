@@ -148,3 +148,16 @@ def test_shorten_with_the_mark_of_ascii() -> None:
 @given(st.text(st.sampled_from("ab日本\u0301ü"), max_size=40), st.integers(min_value=0, max_value=40))
 def test_shortened_text_fits_its_cells(text: str, width: int) -> None:
     assert cell_len(units.shorten(text, width)) <= width
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "text"),
+    [
+        (0, 64 << 20, "0-64 MiB"),
+        (64 << 20, 128 << 20, "64-128 MiB"),
+        (4608 << 20, 4_900_000_000, "4,608-4,673 MiB"),
+        (1 << 20, 3 << 19, "1.0-1.5 MiB"),
+    ],
+)
+def test_a_part_is_shown_by_its_range(start: int, end: int, text: str) -> None:
+    assert units.span(start, end) == text

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ import fakeredis
 import pytest
 
 from distributed_downloader import master as master_module
+from distributed_downloader.config import NASConfig
 from distributed_downloader.errors import (
     ConflictError,
     NetworkError,
@@ -30,8 +32,11 @@ from distributed_downloader.models import (
     RepoType,
     WorkerStatus,
 )
+from distributed_downloader.outcome import Range
 from distributed_downloader.redis_client import RedisClient
+from distributed_downloader.redis_parts import RedisParts
 from distributed_downloader.redis_view import RedisView
+from distributed_downloader.storage.place import make_place, read_place
 from tests.unit.fake_http import COMMIT, ENDPOINT, FakeResponse, by_path, hub_over
 
 Pages = Sequence[Sequence[RepoFile]]
@@ -330,13 +335,14 @@ def test_a_job_that_is_done_stays_done(redis: RedisClient) -> None:
         {"commit": "1" * 40},
         {"include": ("a",)},
         {"exclude": ("a",)},
-        {"output_dir": "/nas"},
+        {"output_dir": "out"},
         {"repo_id": "org/other"},
     ],
 )
 def test_another_commit_filter_or_output_is_another_job(
-    redis: RedisClient, change: dict[str, object]
+    redis: RedisClient, change: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     assert submit(redis).job == 1
     assert submit(redis, spec=SPEC.model_copy(update=change)).job == 2
 
@@ -399,6 +405,93 @@ def test_the_digest_is_that_of_the_listing_not_of_its_pages(redis: RedisClient) 
     assert (total, digest, complete) == (4, hashlib.sha256(lines.encode()).hexdigest(), False)
 
 
+# -- folders ----------------------------------------------------------------------------------------------
+
+
+def test_a_folder_for_all_is_marked_and_the_job_has_its_id(redis: RedisClient, tmp_path: Path) -> None:
+    spec = SPEC.model_copy(update={"output_dir": str(tmp_path / "new"), "split_over": 1, "place": "0"})
+    after = submit(redis, spec=spec).after
+    assert after.spec.place == read_place(tmp_path / "new") != ""
+    assert after.unsplit == ""
+
+
+def test_the_workers_own_folders_are_not_the_masters_to_mark(redis: RedisClient) -> None:
+    after = submit(redis, spec=SPEC.model_copy(update={"split_over": 1})).after
+    assert (after.spec.place, after.spec.nas, after.unsplit) == ("", "", "")
+
+
+def test_a_folder_that_cannot_be_marked_is_told_and_the_job_goes_on(
+    redis: RedisClient, view: RedisView, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "file"
+    folder.write_text("")
+    spec = SPEC.model_copy(update={"output_dir": str(folder), "split_over": 1})
+    submitted = submit(redis, spec=spec)
+    assert submitted.after.spec.place == ""
+    assert re.match(
+        rf"the master on \S+ could not mark {folder} \(.+\): nobody knows", submitted.after.unsplit
+    )
+    assert caplog.messages == [submitted.after.unsplit]
+    assert len(names(redis, submitted.job)) == 6
+    folder.unlink()
+    submit(redis, spec=spec)
+    assert view.job(submitted.job).unsplit == ""
+    assert view.job(submitted.job).spec.place == read_place(folder)
+
+
+def test_where_nothing_is_to_be_split_nobody_asks_why_it_is_not(redis: RedisClient, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    spec = SPEC.model_copy(update={"output_dir": str(tmp_path / "file")})
+    assert submit(redis, spec=spec).after.unsplit == ""
+
+
+def to_nas(redis: RedisClient, folder: Path, spec: JobSpec = SPEC) -> JobSpec:
+    """Return what a job becomes whose files get to the NAS at `folder`."""
+    nas = NASConfig(enabled=True, path=str(folder))
+    return MasterNode(cast(Hub, ListedHub(PAGES)), redis, nas).submit(spec, 1).after.spec
+
+
+def test_the_job_has_the_id_of_the_nas(redis: RedisClient, tmp_path: Path) -> None:
+    marked = make_place(tmp_path, create_root=False)
+    assert to_nas(redis, tmp_path).nas == marked
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_nas_that_is_not_mounted_is_told_and_never_marked(
+    redis: RedisClient, tmp_path: Path, caplog: pytest.LogCaptureFixture, there: bool
+) -> None:
+    folder = tmp_path / "mnt"
+    if there:
+        folder.mkdir()
+    assert to_nas(redis, folder).nas == ""
+    assert "init-nas" in caplog.text
+    assert read_place(folder) == ""
+    assert folder.exists() is there
+
+
+def test_files_of_one_name_are_told_apart_where_the_nas_is_flat(redis: RedisClient) -> None:
+    spec, pages = SPEC.model_copy(update={"flat": True}), [files("a/x", "b/x", "y")]
+    submit(redis, pages)
+    submitted = submit(redis, pages, spec)
+    assert submitted.job == 2, "another layout is another job"
+    lines = redis.commands.hvals(redis.key("job:2:tasks"))
+    assert sorted(str(line).split("\t")[2:] for line in lines) == [["a/x"], ["b/x", "clash"], ["y"]]
+    assert submit(redis, pages, spec).queued == 0
+
+
+def test_a_listing_goes_on_although_workers_have_split_what_was_queued(redis: RedisClient) -> None:
+    interrupt(redis)
+    worker = Worker(redis)
+    token = worker.take()
+    assert token is not None
+    assert redis.begin("w", token)
+    assert RedisParts(redis).split("w", token, "f" * 32, [Range(0, 6), Range(6, 7)])
+    submitted = submit(redis)
+    assert submitted.queued == 3
+    assert (submitted.after.files, submitted.after.total) == (6, 8)
+    assert names(redis, 1) == ["a", "bb", "ccc", "d", "e", "ff"]
+
+
 # -- prepare ------------------------------------------------------------------------------------------
 
 
@@ -419,6 +512,13 @@ def test_prepare_takes_what_it_is_told() -> None:
     assert prepare(hub_with(), request) == SPEC.model_copy(
         update={"revision": "v1", "include": ("*.json", "b/"), "exclude": ("x",), "output_dir": "/nas/x"}
     )
+
+
+def test_prepare_passes_on_how_to_split_and_to_lay_out() -> None:
+    how = {"split_over": 1 << 27, "part_size": 1 << 24, "flat": True}
+    spec = prepare(hub_with(), JobRequest("org/name", **how))  # type: ignore[arg-type]
+    assert spec == SPEC.model_copy(update=how)
+    assert spec.identity() == SPEC.model_copy(update={"flat": True}).identity()
 
 
 def test_an_address_tells_revision_and_folder() -> None:

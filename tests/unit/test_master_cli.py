@@ -26,6 +26,7 @@ from distributed_downloader.master import Listing
 from distributed_downloader.models import Failure, JobState, WorkerStatus
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_view import RedisView
+from distributed_downloader.storage.place import make_place
 from tests.unit.fake_http import (
     COMMIT,
     FakeHttp,
@@ -134,6 +135,53 @@ def test_options_reach_the_job(app: FakeApp, tmp_path: Path) -> None:
     assert (spec.repo_type.value, spec.revision, spec.commit) == ("dataset", "v1", COMMIT)
     assert (spec.include, spec.exclude) == (("*.json", "a/"), ("*.md",))
     assert spec.output_dir == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("args", "over", "part"),
+    [
+        ((), 128, 0),
+        (("--split", "auto"), 128, 0),
+        (("--split", "never"), 0, 0),
+        (("--split", "8MiB"), 8, 8),
+        (("--split", "16MB"), 16, 16),
+        (("--split", "1048577"), 2, 2),
+    ],
+)
+@pytest.mark.parametrize("command", [master.command, batch_master.command])
+def test_how_to_split(
+    app: FakeApp, command: click.Command, args: tuple[str, ...], over: int, part: int
+) -> None:
+    run(command, app, "org/name", *args)
+    spec = app.view.job(1).spec
+    assert (spec.split_over, spec.part_size) == (over << 20, part << 20)
+
+
+def test_auto_takes_the_threshold_of_the_settings(app: FakeApp) -> None:
+    app.config = AppConfig.model_validate({"app": {"split_threshold": 5 << 20}})
+    run(master.command, app, "org/name", "--split", "auto")
+    assert app.view.job(1).spec.split_over == 5 << 20
+
+
+@pytest.mark.parametrize("size", ["", "sometimes", "-1", "1000k", "0", "8Mb"])
+def test_a_size_to_split_by_has_bounds(app: FakeApp, size: str) -> None:
+    found = invoke(master.command, app, "org/name", "--split", size).exception
+    assert isinstance(found, click.UsageError)
+    assert app.view.jobs() == []
+
+
+def test_the_nas_and_its_layout_are_the_masters_settings(app: FakeApp, tmp_path: Path) -> None:
+    marked = make_place(tmp_path, create_root=False)
+    nas = {"enabled": True, "path": str(tmp_path), "preserve_structure": False}
+    app.config = AppConfig.model_validate({"nas": nas})
+    run(master.command, app, "org/name")
+    spec = app.view.job(1).spec
+    assert (spec.flat, spec.nas) == (True, marked)
+
+
+def test_a_dry_run_marks_no_folder(app: FakeApp, tmp_path: Path) -> None:
+    run(master.command, app, "org/name", "--dry-run", "-o", str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_job_id_is_told_before_the_listing_is_complete(app: FakeApp) -> None:

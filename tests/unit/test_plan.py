@@ -9,8 +9,22 @@ from huggingface_hub.utils._paths import filter_repo_objects
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from distributed_downloader.models import RepoFile
-from distributed_downloader.plan import SKIPPED_SHOWN, Plan, Skipped, biggest_first, danger, path_filter
+from distributed_downloader.models import JobSpec, RepoFile, RepoType
+from distributed_downloader.nas_names import nas_parts
+from distributed_downloader.plan import (
+    BLOCK,
+    LARGEST_PART,
+    MIB,
+    PARTS_PER_SLOT,
+    SKIPPED_SHOWN,
+    SMALLEST_PART,
+    Plan,
+    Skipped,
+    biggest_first,
+    danger,
+    part_size,
+    path_filter,
+)
 
 # Few letters, so that patterns hit; no backslash, which hub 1.x takes in another way.
 _PATHS = st.text("abA.*[]!-/?_", min_size=1, max_size=12)
@@ -211,3 +225,117 @@ def test_files_without_a_hash_are_counted() -> None:
     plan = Plan(exclude=["b"])
     list(plan.pages([some("a", "b", git_sha1=None), some("c")]))
     assert plan.unhashed == 1
+
+
+# -- flat names ---------------------------------------------------------------------------------------
+
+FLAT = JobSpec(
+    repo_type=RepoType.MODEL, repo_id="org/name", revision="main", commit="c" * 40, endpoint="x", flat=True
+)
+
+
+def flat_name(file: RepoFile) -> bytes:
+    return nas_parts(FLAT, file)[-1]
+
+
+def flat(*pages: Sequence[str]) -> tuple[list[RepoFile], Plan]:
+    plan = Plan(flat_name=flat_name)
+    return [file for page in plan.pages([some(*page) for page in pages]) for file in page], plan
+
+
+def hashed(path: str) -> str:
+    """Return the basename that a file gets where another one has its own."""
+    return flat_name(RepoFile(path=path, size=1, clash=True)).decode().removeprefix("name_")
+
+
+def test_in_folders_no_names_clash() -> None:
+    (page,) = Plan().pages([some("a/x", "b/x")])
+    assert [file.clash for file in page] == [False, False]
+
+
+def test_flat_the_first_keeps_its_name_and_later_ones_are_marked() -> None:
+    files, _ = flat(["a/x.bin", "y"], ["b/x.bin", "c/X.bin"], ["z", "d/y"])
+    assert [(file.path, file.clash) for file in files] == [
+        ("a/x.bin", False),
+        ("y", False),
+        ("b/x.bin", True),
+        ("c/X.bin", True),
+        ("z", False),
+        ("d/y", True),
+    ]
+
+
+def test_a_name_that_looks_like_a_hashed_one_gives_way_to_it() -> None:
+    files, plan = flat(["a/x.bin", "b/x.bin", hashed("b/x.bin")])
+    assert [file.clash for file in files] == [False, True, True]
+    assert plan.skipped == []
+
+
+def test_a_file_whose_two_names_are_taken_is_refused_and_told() -> None:
+    files, plan = flat([hashed("b/x.bin"), "a/x.bin", "b/x.bin"])
+    assert [file.path for file in files] == [hashed("b/x.bin"), "a/x.bin"]
+    assert plan.skipped == [
+        Skipped("b/x.bin", "its name on the NAS is taken, and [nas] preserve_structure is off")
+    ]
+    assert plan.skipped_count == 1
+
+
+_FLAT_PATHS = st.lists(st.sampled_from(["a", "b", "c", "X"]), min_size=1, max_size=3).map("/".join)
+_LONG = st.sampled_from(["x" * 250, "X" * 250, "d/" + "x" * 250, "\u00e9" * 125])
+_HASHED = _FLAT_PATHS.map(hashed)
+
+
+@given(st.lists(st.lists(_FLAT_PATHS | _LONG | _HASHED, max_size=6), max_size=6))
+def test_no_two_files_get_one_name_on_a_flat_nas(pages: list[list[str]]) -> None:
+    files, plan = flat(*pages)
+    names = [flat_name(file).decode().casefold() for file in files]
+    assert len(names) == len(set(names))
+    distinct = {path for page in pages for path in page}
+    told = {skipped.path for skipped in plan.skipped}
+    assert {file.path for file in files} | told == distinct
+
+
+@given(st.lists(st.lists(_FLAT_PATHS, max_size=6), max_size=6))
+def test_a_listing_that_is_read_again_decides_alike(pages: list[list[str]]) -> None:
+    one, other = flat(*pages)[0], flat(*pages)[0]
+    assert [file.to_line() for file in one] == [file.to_line() for file in other]
+
+
+# -- parts --------------------------------------------------------------------------------------------
+
+_SIZES, _SLOTS = st.integers(1, 2**50), st.integers(0, 4096)
+
+
+@given(_SIZES, _SLOTS)
+def test_parts_are_neither_small_nor_large_and_aligned(size: int, slots: int) -> None:
+    part = part_size(size, slots)
+    assert SMALLEST_PART <= part <= LARGEST_PART
+    assert part % (BLOCK if part >= BLOCK else MIB) == 0
+
+
+@given(_SIZES, _SLOTS)
+def test_no_part_is_larger_than_the_fleet_needs(size: int, slots: int) -> None:
+    part = part_size(size, slots)
+    wanted = size / (PARTS_PER_SLOT * max(slots, 1))
+    assert part == SMALLEST_PART or part < wanted + (BLOCK if part >= BLOCK else MIB)
+    assert part == LARGEST_PART or part >= wanted
+
+
+@given(_SIZES, _SIZES, _SLOTS)
+def test_larger_files_have_no_smaller_parts(one: int, other: int, slots: int) -> None:
+    assert part_size(min(one, other), slots) <= part_size(max(one, other), slots)
+
+
+@pytest.mark.parametrize(
+    ("size", "slots", "part"),
+    [
+        (64_000_000, 32, 16),
+        (5 * 10**9, 16, 128),
+        (5 * 10**9, 64, 19),
+        (16 * 10**9, 32, 128),
+        (40 * 10**9, 8, 256),
+        (2**26 * 16, 4, 64),
+    ],
+)
+def test_parts_of_some_files(size: int, slots: int, part: int) -> None:
+    assert part_size(size, slots) == part * MIB

@@ -1,0 +1,806 @@
+"""Files on the NAS: there or not, copied and proved, and never anywhere else."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import resource
+import shutil
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from distributed_downloader.cancel import Cancel
+from distributed_downloader.errors import (
+    CorruptError,
+    LocalError,
+    PlaceError,
+    PlaceUnseenError,
+    RefusedError,
+    StoppedError,
+)
+from distributed_downloader.models import JobSpec, RepoFile, RepoType
+from distributed_downloader.storage import copying
+from distributed_downloader.storage.copying import sweep_copies
+from distributed_downloader.storage.nas import Delivery, NasFolder
+from distributed_downloader.storage.place import make_place, read_place
+
+CONTENT = b"0123456789" * 1000
+OLD = time.time() - 30 * 24 * 3600
+
+
+def spec(*, repo_id: str = "org/name", flat: bool = False, nas: str = "", kind: str = "model") -> JobSpec:
+    return JobSpec(
+        repo_type=RepoType(kind),
+        repo_id=repo_id,
+        revision="main",
+        commit="a" * 40,
+        endpoint="https://hub.invalid",
+        flat=flat,
+        nas=nas,
+    )
+
+
+def file(path: str = "a/f.bin", content: bytes = CONTENT, *, masked: bool = False) -> RepoFile:
+    digest = None if masked else hashlib.sha256(content).hexdigest()
+    return RepoFile(path=path, size=len(content), sha256=digest)
+
+
+class Stage:
+    """An output folder, a marked NAS, and one file that goes from here to there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.out, self.root = folder / "out", folder / "nas"
+        self.root.mkdir()
+        self.id = make_place(self.root, create_root=False)
+
+    def put(self, path: str = "a/f.bin", content: bytes = CONTENT, repo_id: str = "org/name") -> Path:
+        where = self.out / repo_id / path
+        where.parent.mkdir(parents=True, exist_ok=True)
+        where.write_bytes(content)
+        return where
+
+    def deliver(
+        self,
+        what: RepoFile | None = None,
+        job: JobSpec | None = None,
+        *,
+        by_size: bool = False,
+        read_back: bool = False,
+    ) -> Delivery:
+        nas, verify = NasFolder(self.root, job or spec()), "size" if by_size else "hash"
+        return nas.deliver(self.out, what or file(), Cancel(), verify=verify, read_back=read_back)
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The files of the NAS, without our own."""
+        found = (
+            path for path in self.root.rglob("*") if path.is_file() and ".hf-downloader" not in path.parts
+        )
+        return {str(path.relative_to(self.root)): path.read_bytes() for path in found}
+
+    @property
+    def copies(self) -> list[Path]:
+        where = self.root / ".hf-downloader" / "partial"
+        return sorted(where.iterdir()) if where.exists() else []
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path)
+
+
+# -- the way there --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_size", [False, True])
+@pytest.mark.parametrize("read_back", [False, True])
+@pytest.mark.parametrize("content", [b"", b"x", CONTENT * 300])
+def test_a_file_is_copied(stage: Stage, by_size: bool, read_back: bool, content: bytes) -> None:
+    local = stage.put(content=content)
+    delivery = stage.deliver(file(content=content), by_size=by_size, read_back=read_back)
+    assert delivery.copied
+    assert stage.files == {"org/name/a/f.bin": content}
+    assert local.read_bytes() == content
+    assert stage.copies == []
+
+
+@pytest.mark.parametrize(
+    ("job", "where"),
+    [
+        (spec(), "org/name/a/f.bin"),
+        (spec(flat=True), "org/name_f.bin"),
+        (spec(repo_id="gpt2"), "gpt2/a/f.bin"),
+        (spec(repo_id="gpt2", flat=True), "gpt2_f.bin"),
+    ],
+)
+def test_each_layout(stage: Stage, job: JobSpec, where: str) -> None:
+    stage.put(repo_id=job.repo_id)
+    stage.deliver(job=job)
+    assert stage.files == {where: CONTENT}
+    assert NasFolder(stage.root, job).path_of(file()) == stage.root / where
+
+
+def test_two_files_of_one_name_lie_side_by_side(stage: Stage) -> None:
+    for folder in "ab":
+        content = folder.encode() * 10
+        stage.put(f"{folder}/f.bin", content)
+        what = file(f"{folder}/f.bin", content).model_copy(update={"clash": True})
+        stage.deliver(what, spec(flat=True))
+    assert sorted(stage.files.values()) == [b"a" * 10, b"b" * 10]
+
+
+def test_the_mode_is_that_of_the_umask(stage: Stage) -> None:
+    stage.put()
+    before = os.umask(0o027)
+    try:
+        stage.deliver()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((stage.root / "org/name/a/f.bin").stat().st_mode) == 0o640
+
+
+def test_progress_is_told(stage: Stage) -> None:
+    content = CONTENT * 300
+    stage.put(content=content)
+    told = list[int]()
+    NasFolder(stage.root, spec()).deliver(stage.out, file(content=content), Cancel(), progress=told.append)
+    assert told == sorted(told)
+    assert len(told) > 2
+    assert told[-1] == len(content)
+
+
+@pytest.mark.parametrize("by_size", [False, True])
+def test_a_stop_leaves_nothing_behind(stage: Stage, by_size: bool) -> None:
+    content = CONTENT * 300
+    stage.put(content=content)
+    cancel = Cancel()
+    with pytest.raises(StoppedError):
+        NasFolder(stage.root, spec()).deliver(
+            stage.out,
+            file(content=content),
+            cancel,
+            verify="size" if by_size else "hash",
+            progress=lambda _: cancel.set(),
+        )
+    assert stage.files == {}
+    assert stage.copies == []
+
+
+def test_a_long_file_is_synced_on_the_way(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = list[int]()
+    monkeypatch.setattr(copying, "_SYNC_EVERY", 1 << 20)
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_size))
+    content = bytes(4 << 20)
+    stage.put(content=content)
+    stage.deliver(file(content=content))
+    assert {1 << 20, 2 << 20, 3 << 20, 4 << 20} <= set(synced)
+
+
+# -- what the kernel copies -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", [["copy_file_range"], ["copy_file_range", "sendfile"]])
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_what_the_kernel_cannot_copy_is_copied_otherwise(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, missing: list[str], number: int
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    for name in missing:
+        monkeypatch.setattr(os, name, refuse)
+    stage.put()
+    stage.deliver(by_size=True)
+    assert stage.files == {"org/name/a/f.bin": CONTENT}
+
+
+def test_a_copy_goes_on_where_the_kernel_stops(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = os.copy_file_range, list[int]()
+
+    def once(source: int, target: int, count: int) -> int:
+        calls.append(count)
+        return real(source, target, 100) if len(calls) == 1 else 0
+
+    monkeypatch.setattr(os, "copy_file_range", once)
+    stage.put()
+    stage.deliver(by_size=True, read_back=True)
+    assert len(calls) == 2
+    assert stage.files == {"org/name/a/f.bin": CONTENT}
+
+
+def test_the_kernel_copies_without_us(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.put()
+    monkeypatch.setattr(os, "read", lambda *_: pytest.fail("the bytes were read"))
+    stage.deliver(by_size=True)
+    assert stage.files == {"org/name/a/f.bin": CONTENT}
+
+
+# -- what is there already ------------------------------------------------------------------------
+
+
+def test_a_right_file_is_not_copied_again(stage: Stage) -> None:
+    stage.put()
+    stage.deliver()
+    before = (stage.root / "org/name/a/f.bin").stat()
+    again = stage.deliver()
+    assert not again.copied
+    assert again.source is not None
+    assert (stage.root / "org/name/a/f.bin").stat() == before
+
+
+@pytest.mark.parametrize("wrong", [b"", CONTENT[:-1] + b"x", CONTENT + b"x"])
+def test_a_wrong_file_is_replaced(stage: Stage, wrong: bytes) -> None:
+    stage.put()
+    where = stage.root / "org/name/a/f.bin"
+    where.parent.mkdir(parents=True)
+    where.write_bytes(wrong)
+    assert stage.deliver().copied
+    assert stage.files == {"org/name/a/f.bin": CONTENT}
+
+
+def test_a_file_without_a_hash_is_copied_again(stage: Stage) -> None:
+    stage.put()
+    assert stage.deliver(file(masked=True)).copied
+    assert stage.deliver(file(masked=True)).copied
+
+
+def test_has(stage: Stage) -> None:
+    nas = NasFolder(stage.root, spec(nas=stage.id))
+    assert not nas.has(file(), Cancel())
+    stage.put()
+    stage.deliver()
+    assert nas.has(file(), Cancel())
+    assert not nas.has(file(masked=True), Cancel())
+    (stage.root / "org/name/a/f.bin").write_bytes(CONTENT[:-1] + b"x")
+    assert not nas.has(file(), Cancel())
+
+
+def test_has_is_false_where_the_nas_does_not_help(stage: Stage) -> None:
+    stage.put()
+    stage.deliver()
+    assert not NasFolder(stage.root, spec(nas="0" * 32)).has(file(), Cancel())
+    where = stage.root / "org/name/a/f.bin"
+    where.rename(where.with_name("g.bin"))
+    where.symlink_to("g.bin")
+    assert not NasFolder(stage.root, spec()).has(file(), Cancel())
+    where.unlink()
+    os.mkfifo(where)
+    assert not NasFolder(stage.root, spec()).has(file(content=b""), Cancel())
+    shutil.rmtree(stage.root)
+    assert not NasFolder(stage.root, spec()).has(file(), Cancel())
+
+
+def test_has_can_be_stopped(stage: Stage) -> None:
+    stage.put()
+    stage.deliver()
+    cancel = Cancel()
+    cancel.set()
+    with pytest.raises(StoppedError):
+        NasFolder(stage.root, spec()).has(file(), cancel)
+
+
+def test_an_unsafe_path_is_refused(stage: Stage) -> None:
+    with pytest.raises(RefusedError):
+        NasFolder(stage.root, spec()).has(file("../f"), Cancel())
+
+
+# -- one place ------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_is_the_nas_needs_no_copy(stage: Stage) -> None:
+    stage.out = stage.root
+    local = stage.put()
+    before = local.stat()
+    assert stage.deliver() == Delivery(copied=False, source=None)
+    assert local.stat() == before
+
+
+def test_a_folder_that_is_the_nas_through_another_mount_needs_no_copy(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.out = tmp_path / "other"
+    stage.out.symlink_to(stage.root)
+    local = stage.put()
+    # Two mounts of one disk have two device numbers.
+    monkeypatch.setattr(os.path, "samestat", lambda one, other: stat.S_ISDIR(one.st_mode))
+    assert stage.deliver(file(masked=True)) == Delivery(copied=False, source=None)
+    assert local.read_bytes() == CONTENT
+
+
+def test_one_file_with_two_names_needs_no_copy(stage: Stage) -> None:
+    local = stage.put()
+    where = stage.root / "org/name/a/f.bin"
+    where.parent.mkdir(parents=True)
+    where.hardlink_to(local)
+    assert stage.deliver(file(masked=True)) == Delivery(copied=False, source=None)
+
+
+def test_in_one_place_the_flat_layout_is_a_copy_and_the_source_stays(stage: Stage) -> None:
+    stage.out = stage.root
+    stage.put()
+    delivery = stage.deliver(job=spec(flat=True))
+    assert delivery == Delivery(copied=True, source=None)
+    assert stage.files == {"org/name/a/f.bin": CONTENT, "org/name_f.bin": CONTENT}
+    assert not NasFolder(stage.root, spec(flat=True)).remove_source(stage.out, file(), delivery, Cancel())
+
+
+def test_a_marker_that_was_copied_with_its_folder_misleads_nobody(stage: Stage) -> None:
+    stage.put()
+    shutil.copytree(stage.root / ".hf-downloader", stage.out / ".hf-downloader")
+    assert stage.deliver() == Delivery(copied=True, source=None)
+    assert stage.files == {"org/name/a/f.bin": CONTENT}
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_copied_marker_does_not_make_a_wrong_file_right(stage: Stage, flat: bool) -> None:
+    stage.put()
+    shutil.copytree(stage.root / ".hf-downloader", stage.out / ".hf-downloader")
+    where = NasFolder(stage.root, spec(flat=flat)).path_of(file())
+    where.parent.mkdir(parents=True)
+    where.write_bytes(b"wrong")
+    assert stage.deliver(job=spec(flat=flat)) == Delivery(copied=True, source=None)
+    assert where.read_bytes() == CONTENT
+
+
+# -- the source -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", [CONTENT[:-1] + b"x", CONTENT[:-1], CONTENT + b"x"])
+def test_a_damaged_source_is_not_delivered(stage: Stage, wrong: bytes) -> None:
+    stage.put(content=wrong)
+    with pytest.raises(CorruptError, match=r"f\.bin is damaged"):
+        stage.deliver()
+    assert stage.files == {}
+    assert stage.copies == []
+
+
+def test_by_size_a_source_of_the_wrong_size_is_not_delivered(stage: Stage) -> None:
+    stage.put(content=CONTENT + b"x")
+    with pytest.raises(CorruptError, match="damaged"):
+        stage.deliver(by_size=True)
+
+
+@pytest.mark.parametrize("by_size", [False, True])
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_source_that_changes_on_the_way_is_not_delivered(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, by_size: bool, change: int
+) -> None:
+    local = stage.put()
+    real = copying.Copying.check_room
+
+    def change_it(self: copying.Copying, folder: int) -> None:
+        os.truncate(local, len(CONTENT) + change)
+        real(self, folder)
+
+    monkeypatch.setattr(copying.Copying, "check_room", change_it)
+    if by_size and change > 0:  # then what was copied is the file
+        stage.deliver(by_size=True)
+        assert stage.files == {"org/name/a/f.bin": CONTENT}
+        return
+    with pytest.raises((CorruptError, PlaceError)):
+        stage.deliver(by_size=by_size)
+    assert stage.files == {}
+    assert stage.copies == []
+
+
+def test_a_source_that_is_gone_is_said_so(stage: Stage) -> None:
+    with pytest.raises(PlaceError, match="is not there any more"):
+        stage.deliver()
+    assert stage.files == {}
+
+
+def test_a_source_that_is_gone_does_not_matter_once_it_is_delivered(stage: Stage) -> None:
+    local = stage.put()
+    stage.deliver()
+    local.unlink()
+    assert stage.deliver() == Delivery(copied=False, source=None)
+
+
+def test_a_source_that_is_a_link_is_refused(stage: Stage, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(CONTENT)
+    local = stage.put()
+    local.unlink()
+    local.symlink_to(secret)
+    with pytest.raises(RefusedError, match="symbolic link"):
+        stage.deliver()
+    assert stage.files == {}
+
+
+def test_a_source_that_cannot_be_read_concerns_this_file_alone(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    stage.put()
+    monkeypatch.setattr(os, "read", broken)
+    with pytest.raises(PlaceError, match="cannot be copied to the NAS"):
+        stage.deliver()
+
+
+# -- removing the local file ----------------------------------------------------------------------
+
+
+def remove(stage: Stage, delivery: Delivery, what: RepoFile | None = None) -> bool:
+    return NasFolder(stage.root, spec()).remove_source(stage.out, what or file(), delivery, Cancel())
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_source_is_removed_when_asked(stage: Stage, times: int) -> None:
+    local = stage.put()
+    for _ in range(times):
+        delivery = stage.deliver()
+    assert remove(stage, delivery)
+    assert not local.exists()
+    assert not remove(stage, delivery)
+
+
+def test_a_source_that_was_replaced_stays(stage: Stage) -> None:
+    local = stage.put()
+    delivery = stage.deliver()
+    local.rename(local.with_name("old"))
+    stage.put()
+    assert not remove(stage, delivery)
+    assert local.exists()
+
+
+def test_a_source_that_was_written_to_stays(stage: Stage) -> None:
+    local = stage.put()
+    delivery = stage.deliver()
+    os.utime(local, ns=(0, 0))
+    assert not remove(stage, delivery)
+    assert local.exists()
+
+
+def test_another_commits_file_stays_though_ours_is_on_the_nas(stage: Stage) -> None:
+    local = stage.put()
+    stage.deliver()
+    other = bytes(len(CONTENT))
+    local.write_bytes(other)
+    delivery = stage.deliver()  # the report on the first one was lost
+    assert not delivery.copied
+    assert not remove(stage, delivery)
+    assert local.read_bytes() == other
+
+
+def test_a_source_that_cannot_be_removed_is_said_so(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    stage.put()
+    delivery = stage.deliver()
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(PlaceError, match="permission denied"):
+        remove(stage, delivery)
+
+
+# -- the NAS is not there, or another one ---------------------------------------------------------
+
+
+def everything(folder: Path) -> list[str]:
+    return sorted(str(path) for path in folder.rglob("*"))
+
+
+def test_an_unmarked_folder_is_never_written_to(stage: Stage, tmp_path: Path) -> None:
+    stage.put()
+    shutil.rmtree(stage.root)
+    stage.root.mkdir()  # what is seen where a mount is missing
+    before = everything(tmp_path)
+    with pytest.raises(PlaceUnseenError, match="init-nas"):
+        stage.deliver()
+    with pytest.raises(PlaceUnseenError, match="mount"):
+        stage.deliver(job=spec(nas=stage.id))
+    assert everything(tmp_path) == before
+
+
+def test_a_missing_folder_is_never_made(stage: Stage, tmp_path: Path) -> None:
+    stage.put()
+    shutil.rmtree(stage.root)
+    before = everything(tmp_path)
+    with pytest.raises(PlaceUnseenError, match="mounted"):
+        stage.deliver()
+    assert everything(tmp_path) == before
+
+
+def test_another_nas_is_never_written_to(stage: Stage, tmp_path: Path) -> None:
+    stage.put()
+    before = everything(tmp_path)
+    with pytest.raises(PlaceUnseenError, match="another folder"):
+        stage.deliver(job=spec(nas="0" * 32))
+    with pytest.raises(PlaceUnseenError, match="another folder"):
+        NasFolder(stage.root, spec(), "0" * 32).deliver(stage.out, file(), Cancel())
+    assert everything(tmp_path) == before
+    stage.deliver(job=spec(nas=stage.id))
+
+
+def test_a_mount_that_changes_between_the_look_and_the_write_is_noticed(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swap(root: Path) -> str:
+        monkeypatch.undo()
+        stage.root.rename(tmp_path / "real")
+        shutil.copytree(tmp_path / "real", stage.root)
+        return read_place(root)
+
+    stage.put()
+    monkeypatch.setattr("distributed_downloader.storage.nas.read_place", swap)
+    with pytest.raises(PlaceUnseenError, match="this moment"):
+        stage.deliver()
+    assert stage.files == {}
+
+
+def test_a_mount_that_goes_away_while_we_copy_gets_nothing_here(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = copying.Copying.with_hash
+
+    def vanish(self: copying.Copying, source: int, target: int) -> None:
+        stage.root.rename(tmp_path / "real")
+        stage.root.mkdir()
+        real(self, source, target)
+
+    stage.put()
+    monkeypatch.setattr(copying.Copying, "with_hash", vanish)
+    stage.deliver()
+    assert everything(stage.root) == []
+    assert (tmp_path / "real/org/name/a/f.bin").read_bytes() == CONTENT
+
+
+# -- what is in the way on the NAS ----------------------------------------------------------------
+
+
+def test_a_link_in_place_of_the_file_is_not_followed(stage: Stage, tmp_path: Path) -> None:
+    stage.put()
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    where = stage.root / "org/name/a/f.bin"
+    where.parent.mkdir(parents=True)
+    where.symlink_to(victim)
+    with pytest.raises(RefusedError, match="symbolic link"):
+        stage.deliver()
+    assert victim.read_bytes() == b"mine"
+    assert where.is_symlink()
+
+
+def test_a_link_that_appears_while_we_copy_is_not_replaced(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = copying.Copying.with_hash
+    where = stage.root / "org/name/a/f.bin"
+
+    def link_it(self: copying.Copying, source: int, target: int) -> None:
+        where.parent.mkdir(parents=True)
+        where.symlink_to("nowhere")
+        real(self, source, target)
+
+    stage.put()
+    monkeypatch.setattr(copying.Copying, "with_hash", link_it)
+    with pytest.raises(RefusedError, match="symbolic link"):
+        stage.deliver()
+    assert where.is_symlink()
+    assert stage.copies == []
+
+
+@pytest.mark.parametrize("link", ["org", "org/name", "org/name/a", ".hf-downloader/partial"])
+def test_a_link_in_place_of_a_folder_is_not_followed(stage: Stage, tmp_path: Path, link: str) -> None:
+    stage.put()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    where = stage.root / link
+    where.parent.mkdir(parents=True, exist_ok=True)
+    where.symlink_to(elsewhere)
+    with pytest.raises(RefusedError, match=f"{link} is a symbolic link"):
+        stage.deliver()
+    assert everything(elsewhere) == []
+
+
+def test_a_folder_in_place_of_the_file_is_left_alone(stage: Stage) -> None:
+    stage.put()
+    (stage.root / "org/name/a/f.bin").mkdir(parents=True)
+    with pytest.raises(RefusedError, match="in the way"):
+        stage.deliver()
+
+
+def test_a_file_in_place_of_a_folder_is_left_alone(stage: Stage) -> None:
+    stage.put()
+    (stage.root / "org").write_bytes(b"mine")
+    with pytest.raises(RefusedError, match="org is in the way"):
+        stage.deliver()
+    assert stage.files == {"org": b"mine"}
+
+
+def test_repos_of_one_name_do_not_mix(stage: Stage) -> None:
+    stage.put()
+    stage.deliver()
+    other = stage.put("b.bin", b"other")
+    with pytest.raises(RefusedError, match=r"holds the model org/name .* dataset org/name"):
+        stage.deliver(file("b.bin", b"other"), spec(kind="dataset"))
+    assert other.exists()
+    assert set(stage.files) == {"org/name/a/f.bin"}
+
+
+def test_flat_files_of_two_repos_do_not_replace_each_other(stage: Stage) -> None:
+    stage.put("b_c", b"one", repo_id="org/a")
+    stage.deliver(file("b_c", b"one"), spec(repo_id="org/a", flat=True))
+    stage.put("c", b"two", repo_id="org/a_b")
+    with pytest.raises(RefusedError, match="may be a file of org/a;"):
+        stage.deliver(file("c", b"two"), spec(repo_id="org/a_b", flat=True))
+    assert stage.files == {"org/a_b_c": b"one"}
+    stage.put("d", b"two", repo_id="org/a_b")
+    stage.deliver(file("d", b"two"), spec(repo_id="org/a_b", flat=True))
+    assert stage.files == {"org/a_b_c": b"one", "org/a_b_d": b"two"}
+
+
+# -- what NAS say ---------------------------------------------------------------------------------
+
+
+def test_bytes_that_come_back_wrong_are_noticed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.put()
+    monkeypatch.setattr(copying, "_write", lambda fd, data: os.write(fd, bytes(len(data))))
+    with pytest.raises(PlaceError, match="read back"):
+        stage.deliver(read_back=True)
+    assert stage.files == {}
+    assert stage.copies == []
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "text"),
+    [
+        (errno.ENOSPC, LocalError, "no space left on device; free some space on the NAS"),
+        (errno.EDQUOT, LocalError, "quota"),
+        (errno.EROFS, LocalError, "read-only"),
+        (errno.EIO, LocalError, "see to the NAS"),
+        (errno.ESTALE, LocalError, "mount it again"),
+        (errno.EFBIG, PlaceError, "cannot hold a file of that size"),
+    ],
+)
+@pytest.mark.parametrize("call", ["write", "fsync", "rename"])
+def test_what_the_nas_says_is_said(  # noqa: PLR0917
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, call: str, number: int, kind: type[LocalError], text: str
+) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    stage.put()
+    monkeypatch.setattr(os, call, refuse)
+    with pytest.raises(LocalError, match=f"(?i){text}") as caught:
+        stage.deliver()
+    monkeypatch.undo()
+    assert type(caught.value) is kind
+    assert "output-dir" not in str(caught.value)
+    assert stage.files == {}
+    assert stage.copies == []
+
+
+def test_a_file_that_will_not_fit_is_not_begun(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fstatvfs
+
+    def full(fd: int) -> os.statvfs_result:
+        found = list(real(fd))
+        found[4] = 0
+        return os.statvfs_result(found)
+
+    stage.put()
+    monkeypatch.setattr(os, "fstatvfs", full)
+    with pytest.raises(PlaceError, match="10,000 bytes are needed and 0 are free"):
+        stage.deliver()
+
+
+@contextmanager
+def mounted(folder: Path, options: str) -> Iterator[None]:
+    """Mount a tmpfs at a folder; skips where this user may not."""
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root can mount")
+@pytest.mark.parametrize("by_size", [False, True])
+def test_a_nas_that_is_full(stage: Stage, monkeypatch: pytest.MonkeyPatch, by_size: bool) -> None:
+    content = bytes(2 << 20)
+    stage.put(content=content)
+    with mounted(stage.root, "size=1m"):
+        make_place(stage.root, create_root=False)
+        with pytest.raises(PlaceError, match="bytes are needed"):
+            stage.deliver(file(content=content), by_size=by_size)
+        monkeypatch.setattr(copying.Copying, "check_room", lambda *_: None)  # somebody else was faster
+        with pytest.raises(LocalError, match="free some space on the NAS"):
+            stage.deliver(file(content=content), by_size=by_size)
+        assert stage.files == {}
+        assert stage.copies == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root can mount")
+def test_a_nas_that_is_read_only(stage: Stage) -> None:
+    stage.put()
+    with mounted(stage.root, "size=1m"):
+        make_place(stage.root, create_root=False)
+        subprocess.run(["mount", "-o", "remount,ro", str(stage.root)], check=True)
+        with pytest.raises(LocalError, match="read-only") as caught:
+            stage.deliver()
+        assert type(caught.value) is LocalError
+        assert stage.files == {}
+
+
+def test_a_nas_with_a_limit_on_file_sizes(stage: Stage) -> None:
+    stage.put()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(PlaceError, match="size"):
+            stage.deliver()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert stage.files == {}
+    assert stage.copies == []
+
+
+# -- what killed workers leave --------------------------------------------------------------------
+
+
+def leave(stage: Stage, name: str, *, old: bool = True) -> Path:
+    where = stage.root / ".hf-downloader" / "partial" / name
+    where.parent.mkdir(exist_ok=True)
+    where.write_bytes(b"half")
+    if old:
+        os.utime(where, (OLD, OLD))
+    return where
+
+
+def test_old_copies_are_swept(stage: Stage) -> None:
+    old = leave(stage, f"{'0' * 32}.{'1' * 12}.copy")
+    young = leave(stage, f"{'0' * 32}.{'2' * 12}.copy", old=False)
+    part = leave(stage, f"{'0' * 32}.host.part")
+    other = leave(stage, "mine.copy")
+    assert sweep_copies(stage.root) == 1
+    assert not old.exists()
+    assert all(path.exists() for path in (young, part, other))
+
+
+def test_a_link_is_swept_and_not_followed(stage: Stage, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    name = f"{'0' * 32}.{'1' * 12}.copy"
+    link = leave(stage, name)
+    link.unlink()
+    link.symlink_to(victim)
+    os.utime(link, (OLD, OLD), follow_symlinks=False)
+    assert sweep_copies(stage.root) == 1
+    assert victim.read_bytes() == b"mine"
+
+
+def test_nothing_to_sweep(stage: Stage) -> None:
+    assert sweep_copies(stage.root) == 0
+    shutil.rmtree(stage.root)
+    assert sweep_copies(stage.root) == 0
+    assert not stage.root.exists()
+
+
+def test_a_sweep_that_fails_is_said(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    leave(stage, f"{'0' * 32}.{'1' * 12}.copy")
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(LocalError, match="see to the NAS"):
+        sweep_copies(stage.root)
