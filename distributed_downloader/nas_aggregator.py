@@ -1,0 +1,225 @@
+"""NASAggregator: brings what is owed to the NAS there, a few files at a time, beside the downloads."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from distributed_downloader.config import AppConfig
+from distributed_downloader.errors import RedisUnavailableError, TransferError
+from distributed_downloader.nas_copiers import Copiers, Copy, Deliveries
+from distributed_downloader.nas_trouble import Troubles
+from distributed_downloader.outage import Outage
+from distributed_downloader.storage.copying import sweep_copies
+from distributed_downloader.storage.place import read_place
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at what is owed, if nobody rings.
+_LOOK = 5.0
+#: Seconds for which a file is ours alone, and after which we say that we still have it.
+_BUSY, _KEEP = 60.0, 20.0
+#: Seconds after which a disk that does not answer is a trouble.
+_SILENT = 60.0
+#: Seconds between two searches for what killed workers left on the NAS.
+_SWEEP = 24 * 3600.0
+
+
+class NASAggregator:
+    """Copies files to the NAS in threads of its own; no method waits for a disk.
+
+    What is owed lies in Redis, so nothing is lost when this process ends, however that happens.
+    `own_folder` returns the id of the worker's own output folder, "" while it has none.
+    """
+
+    def __init__(
+        self, config: AppConfig, owed: Deliveries, own_folder: Callable[[], str], outage: Outage
+    ) -> None:
+        self._settings, self._owed = config.nas, owed
+        self._nas = Path(config.nas.path)
+        self._own, self._own_folder = Path(config.app.output_dir).expanduser().absolute(), own_folder
+        self._outage = outage
+        self._troubles = Troubles()
+        self._copiers = Copiers(config.nas, owed, self._troubles, outage, self._copied)
+        self._stopping = threading.Event()
+        self._bell = threading.Event()
+        # Guards what is known of the feeder's rounds, and tells of news.
+        self._news = threading.Condition()
+        self._begun = self._finished = 0
+        self._owing = self._took = True
+        #: Since when the feeder waits for a disk, or None.
+        self._looking: float | None = None
+        self._silent = False
+        self._swept: float | None = None
+        #: Id of the NAS as it was last seen; "" if it is not there.
+        self.nas = ""
+
+    # -- for the worker: any thread, any time -----------------------------------------------------
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._copiers.start()
+        for target in (self._feed, self._keep):
+            threading.Thread(target=target, name="nas", daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop copying; returns at once. What is half copied begins anew, on whatever worker comes first."""
+        self._stopping.set()
+        self._bell.set()
+        self._copiers.stop()
+
+    def join(self, seconds: float) -> bool:
+        """After `stop`, wait so long at most until all is handed back; return whether it is."""
+        return self._copiers.join(seconds)
+
+    def bell(self) -> None:
+        """Something new is owed: look at once."""
+        self._bell.set()
+
+    @property
+    def trouble(self) -> str:
+        """Why files do not get to the NAS at the moment, or ""."""
+        return self._troubles.with_nas or self._standstill() or self._troubles.text
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being copied, nor waits for a thread."""
+        return not self._copiers.held
+
+    @property
+    def busy_copies(self) -> int:
+        """How many files are being copied now."""
+        return sum(copy.moved is not None for copy in self._copiers.held)
+
+    def wait_done(self, seconds: float) -> bool:
+        """Wait, so long at most, until nothing is left that this worker could bring to the NAS now.
+
+        True too when the NAS is in trouble: nobody knows how long that takes.
+        """
+        with self._news:
+            goal = self._begun + 1  # what the round before did not see counts too
+            self._bell.set()
+            return self._news.wait_for(lambda: self._is_done(goal), seconds)
+
+    def _is_done(self, goal: int) -> bool:
+        if self._troubles.with_nas or self._standstill():
+            return True
+        # Files that cannot be delivered stay owed, and so do those of jobs that have to end first.
+        left = self._owing and not self._troubles.text and self._settings.copy_after_download
+        return self._finished >= goal and not (self._took or left) and self.idle
+
+    def _standstill(self) -> str:
+        """Say who has not answered for too long, or ""."""
+        now, looking = time.monotonic(), self._looking
+        if looking is not None and now - looking > _SILENT:
+            return f"{self._nas}: no answer for {now - looking:.0f} s"
+        return self._copiers.standstill()
+
+    def _copied(self) -> None:
+        with self._news:
+            self._news.notify_all()
+        self._bell.set()
+
+    # -- the feeder: finds what is owed -----------------------------------------------------------
+
+    def _feed(self) -> None:
+        while not self._stopping.is_set():
+            self._bell.clear()
+            self._guarded(self._look_around)
+            self._bell.wait(_LOOK)
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+            self._outage.over()
+        except RedisUnavailableError as error:
+            self._outage.note(error)
+        except Exception:
+            log.exception("NAS: unexpected; going on")
+
+    def _look_around(self) -> None:
+        with self._news:
+            self._begun += 1
+            number = self._begun
+        with self._looking_at_disks():
+            there = self._is_there()
+        roots = self._roots(self._owed.folders()) if there else ()
+        with self._looking_at_disks():
+            seen = [(folder, root) for folder, root in roots if _sees(root, folder)]
+        if there and not seen and self.idle:
+            self._troubles.nas_works()  # nobody is troubled any more
+        first = number % len(seen) if seen else 0  # a folder that owes much must not hide the others
+        took = [self._take(folder, root) for folder, root in seen[first:] + seen[:first]]
+        with self._news:
+            self._finished, self._owing, self._took = number, bool(seen), any(took)
+            self._news.notify_all()
+
+    @contextmanager
+    def _looking_at_disks(self) -> Iterator[None]:
+        self._looking = time.monotonic()
+        try:
+            yield
+        finally:
+            self._looking = None
+
+    def _is_there(self) -> bool:
+        """Look whether the NAS is mounted; that costs little, so it is done every time."""
+        self.nas = read_place(self._nas)
+        if not self.nas:
+            self._troubles.nas_is_away(
+                f"{self._nas} is not there, or is not marked as the NAS: mount it, or see `init-nas --help`"
+            )
+            return False
+        self._troubles.nas_is_back()
+        now = time.monotonic()
+        if self._swept is None or now - self._swept > _SWEEP:
+            self._swept = now
+            try:
+                sweep_copies(self._nas)
+            except TransferError as error:
+                log.warning("old copies stay on the NAS: %s", error)
+        return True
+
+    def _roots(self, folders: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
+        """Yield the folders with their paths on this machine; others may have mounted them elsewhere."""
+        here = {self._own_folder(): self._own, self.nas: self._nas}
+        return ((folder, here.get(folder, Path(path))) for folder, path in folders.items())
+
+    def _take(self, folder: str, root: Path) -> bool:
+        """Take what is owed, as much as the threads can soon copy; while there is trouble, one to try."""
+        limit = 1 if self._troubles.with_nas else 2 * self._settings.copy_threads
+        room = limit - len(self._copiers.held)
+        if room <= 0 or self._troubles.resting or self._standstill() or self._stopping.is_set():
+            return False
+        ended_only = not self._settings.copy_after_download
+        taken = self._owed.take_owed(folder, room, _BUSY, ended_only=ended_only)
+        for owed in taken:
+            self._copiers.add(Copy(owed, folder, root))
+        return bool(taken)
+
+    # -- the keeper: says that we still have what we took -----------------------------------------
+
+    def _keep(self) -> None:
+        while not self._stopping.wait(_KEEP):
+            self._guarded(self._keep_ours)
+
+    def _keep_ours(self) -> None:
+        silence = self._standstill()
+        if bool(silence) is not self._silent:
+            self._silent = bool(silence)
+            log.warning("NAS: %s", silence) if silence else log.info("NAS: it answers again")
+        living = self._copiers.living()
+        for folder in {copy.folder for copy in living}:
+            self._owed.keep_owed(folder, [copy.key for copy in living if copy.folder == folder], _BUSY)
+
+
+def _sees(root: Path, folder: str) -> bool:
+    """Whether the folder of that id is at `root`: Redis says so of some machine, maybe not of this one."""
+    try:
+        return root.is_absolute() and read_place(root) == folder
+    except ValueError:  # no path at all
+        return False

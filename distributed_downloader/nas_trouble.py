@@ -1,0 +1,121 @@
+"""Why files do not get to the NAS: what `status` shows, what the log says, and how long to wait."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+log = logging.getLogger(__name__)
+
+#: Seconds to wait after a trouble; doubles while it goes on.
+SHORTEST, LONGEST = 5.0, 300.0
+#: Files with a trouble of their own that are remembered, which bounds the memory.
+_REMEMBERED = 1000
+
+#: A file, as (job, task).
+Key = tuple[int, int]
+
+
+@dataclass
+class _Bad:
+    """A file that cannot be delivered."""
+
+    reason: str
+    pause: float
+    #: When it is forgotten, for others may have delivered it, or its job is gone.
+    until: float
+
+
+class Troubles:
+    """The troubles of one worker's copying; for use from any thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._nas, self._since = "", 0.0
+        self._away = False
+        self._pause, self._rest_until = 0.0, 0.0
+        self._files: OrderedDict[Key, _Bad] = OrderedDict()
+
+    @property
+    def with_nas(self) -> str:
+        """Why nothing at all gets there, or ""."""
+        return self._nas
+
+    @property
+    def resting(self) -> bool:
+        """Whether the NAS is to be left alone for a while."""
+        return bool(self._nas) and self._clock() < self._rest_until
+
+    @property
+    def text(self) -> str:
+        """Say what is wrong, or ""."""
+        with self._lock:
+            if self._nas:
+                return self._nas
+            now = self._clock()
+            for key in [key for key, bad in self._files.items() if bad.until < now]:
+                del self._files[key]
+            reasons = [bad.reason for bad in self._files.values()]
+        if len(reasons) > 1:
+            return f"{len(reasons):,} files do not get to the NAS; the last: {reasons[-1]}"
+        return "".join(reasons)
+
+    def nas_is_away(self, reason: str) -> None:
+        """The NAS is not mounted here."""
+        with self._lock:
+            self._begin(reason)
+            self._away = True
+
+    def nas_is_back(self) -> None:
+        """The NAS is mounted here."""
+        with self._lock:
+            if self._away:
+                self._end()
+
+    def nas_failed(self, reason: str) -> None:
+        """The NAS did not take a file: leave it alone, for longer if that goes on."""
+        with self._lock:
+            now = self._clock()
+            if now >= self._rest_until:
+                self._pause = min(LONGEST, max(SHORTEST, 2 * self._pause))
+                self._rest_until = now + self._pause
+            self._begin(reason)
+
+    def nas_works(self) -> None:
+        """The NAS took a file, or nobody wants anything of it."""
+        with self._lock:
+            self._end()
+
+    def file_failed(self, key: Key, path: str, reason: str) -> float:
+        """Take note of a file that cannot be delivered; return the seconds until the next try."""
+        with self._lock:
+            before = self._files.pop(key, None)
+            pause = min(LONGEST, 2 * before.pause) if before else SHORTEST
+            self._files[key] = _Bad(reason, pause, self._clock() + 2 * pause + LONGEST)
+            if len(self._files) > _REMEMBERED:
+                self._files.popitem(last=False)
+        level = logging.DEBUG if before else logging.WARNING
+        log.log(level, "not on the NAS yet: %s: %s", path, reason.removeprefix(f"{path}: "))
+        return pause
+
+    def file_works(self, key: Key) -> None:
+        """The file is on the NAS."""
+        with self._lock:
+            self._files.pop(key, None)
+
+    def _begin(self, reason: str) -> None:
+        if not self._nas:
+            self._since = self._clock()
+            log.warning("NAS: %s; files stay where they are until it is well", reason)
+        self._nas = reason
+
+    def _end(self) -> None:
+        if self._nas:
+            log.info("NAS: well again after %.0f s", self._clock() - self._since)
+        self._nas, self._away = "", False
+        self._pause, self._rest_until = 0.0, 0.0
