@@ -1,0 +1,1 @@
+"""Benchmarks of the whole product, each against what one would use without it."""
