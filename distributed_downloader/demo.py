@@ -80,7 +80,7 @@ class Demo:
         if job.state is not JobState.DONE or job.ended_at is None:
             raise DownloaderError(f"the demo's job ended as {job.state.value}; please report this")
         # Redis' own times: from the job's first entry in the queue to its last verified file.
-        return Result(workers, job.ended_at - job.created_at, job.total, job.bytes_total)
+        return Result(workers, job.ended_at - job.created_at, job.files, job.bytes_total)
 
     def close(self) -> None:
         """Let go of Redis."""

@@ -5,27 +5,48 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from typing import Protocol
 
 from distributed_downloader.errors import RedisUnavailableError
+from distributed_downloader.hold import now
 from distributed_downloader.models import JobState, WorkerStatus
 from distributed_downloader.outage import Outage
 from distributed_downloader.redis_client import Beat, RedisClient
+from distributed_downloader.redis_parts import RedisParts
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two looks at what is due: housekeeping of the queue, the lease, what `status` shows.
 _PULSE = 1.0
+#: The same for the progress of parts; and when nothing else is left to claim, so that tails are shared well.
+_PARTS_PULSE, _TAIL_PULSE = 0.5, 0.25
 
 
 class Owner(Protocol):
     """The worker whose heart this is."""
+
+    @property
+    def id(self) -> str:
+        """Its name in the fleet."""
 
     def describe(self) -> WorkerStatus:
         """Say who and what for `status`."""
 
     def holds(self) -> set[str]:
         """Return the tokens that run here."""
+
+    def parts(self) -> Mapping[str, tuple[int, float]]:
+        """Return how far each part is that runs here: token -> bytes, bytes a second."""
+
+    def renew(self, asked_at: float, asked: Mapping[str, tuple[int, float]], ours: Mapping[str, int]) -> None:
+        """Take note of which of these parts are still the worker's, and how long they are now."""
+
+    def expects(self, token: str) -> bool:
+        """Return whether the worker waits for this token, and will begin with it by itself."""
+
+    def beaten(self, asked_at: float) -> None:
+        """Take note that the lease was extended."""
 
     def drop(self, token: str, reason: str) -> None:
         """Stop a task whose job does not want it any more."""
@@ -38,16 +59,20 @@ class Heartbeat:
     """A thread that beats for one worker until `stop`; Redis may come and go meanwhile."""
 
     def __init__(self, redis: RedisClient, owner: Owner) -> None:
-        self._redis, self._owner = redis, owner
+        self._redis, self._parts, self._owner = redis, RedisParts(redis), owner
         self._outage = Outage(redis.address)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._strangers: set[str] = set()
         self._last_report: WorkerStatus | None = None
+        self._seen = ("", "")
+        self._pulsed_at = 0.0
         #: Retries that wait for this host, because their first bytes lie here.
         self.parked = 0
         #: time.monotonic() of the last good beat.
         self.last_beat = 0.0
+        #: Whether nothing was left to claim when the progress of parts was last reported.
+        self.dry = False
 
     @property
     def fresh(self) -> bool:
@@ -61,7 +86,9 @@ class Heartbeat:
 
     def register(self) -> None:
         """Enter the worker in the fleet, under the name that it has now."""
-        self._redis.register(self._owner.describe())
+        status = self._owner.describe()
+        self._redis.register(status)
+        self._seen = (status.folder, status.nas)
         self._strangers = set()
         self.last_beat = time.monotonic()
 
@@ -76,9 +103,13 @@ class Heartbeat:
             self._thread.join(timeout=_PULSE)
 
     def _run(self) -> None:
-        while not self._stop.wait(_PULSE):
+        wait = _PULSE
+        while not self._stop.wait(wait):
             try:
-                self._pulse()
+                wait = self._say_parts()
+                if time.monotonic() - self._pulsed_at >= _PULSE:
+                    self._pulse()
+                    self._pulsed_at = time.monotonic()
                 self._outage.over()
             except RedisUnavailableError as error:
                 self._outage.note(error)
@@ -90,14 +121,36 @@ class Heartbeat:
         due = time.monotonic() - self.last_beat >= self._redis.limits.lease / 3
         if due and not self._beat(status):
             return
+        if (status.folder, status.nas) != self._seen:
+            self.register()  # what the worker sees has changed, and others split files by it
         if due or status.transfers or status != self._last_report:
             self._redis.report(status)
             self._last_report = status
         self._redis.tick()
 
+    def _say_parts(self) -> float:
+        """Report the parts; what goes wrong with that must not cost the lease."""
+        try:
+            return self._report_parts()
+        except RedisUnavailableError as error:
+            self._outage.note(error)
+        except Exception:
+            log.exception("heartbeat: the progress of parts cannot be reported")
+        return _PULSE
+
+    def _report_parts(self) -> float:
+        """Say how far the parts are; return the seconds until that is due again."""
+        asked = self._owner.parts()
+        if not asked:
+            return _PULSE
+        asked_at = now()
+        self._owner.renew(asked_at, asked, self._parts.progress(self._owner.id, asked))
+        self.dry = self._parts.is_dry()
+        return _TAIL_PULSE if self.dry else _PARTS_PULSE
+
     def _beat(self, status: WorkerStatus) -> bool:
         """Extend the lease; False if it was over, and the worker had to start again."""
-        asked = time.monotonic()
+        asked, asked_at = time.monotonic(), now()
         beat = self._redis.beat(status.id, status.host)
         if beat is None:
             if not self._stop.is_set():  # a worker that is leaving must not come back
@@ -106,6 +159,7 @@ class Heartbeat:
                 self.register()
             return False
         self.last_beat = asked
+        self._owner.beaten(asked_at)
         self.parked = beat.parked
         self._reconcile(status.id, beat)
         return True
@@ -116,7 +170,8 @@ class Heartbeat:
                 self._owner.drop(token, "the job was cancelled" if state else "the job was forgotten")
         # A claim on its way looks like a stranger once; a lost reply does so twice. It goes to whoever
         # is free, for our own slots may be busy for hours.
-        strangers = set(beat.tokens) - self._owner.holds()
+        expected = {token for token in beat.tokens if self._owner.expects(token)}
+        strangers = set(beat.tokens) - self._owner.holds() - expected
         if lost := strangers & self._strangers:
             log.info("the reply to a claim was lost; giving back %s", ", ".join(sorted(lost)))
             self._redis.release(worker_id, lost)

@@ -16,6 +16,17 @@ class Range(NamedTuple):
     start: int
     length: int
 
+    def __str__(self) -> str:
+        return f"{self.start}+{self.length}"
+
+    @classmethod
+    def parse(cls, text: str) -> Range:
+        """Parse a range; raises ValueError for anything else."""
+        match = re.fullmatch(r"(\d{1,15})\+(\d{1,15})", text, re.ASCII)
+        if not match:
+            raise ValueError(f"{text!a} is no range of bytes")
+        return cls(int(match[1]), int(match[2]))
+
     @property
     def end(self) -> int:
         """The byte behind the last one."""
@@ -32,14 +43,6 @@ class Record(NamedTuple):
     def __str__(self) -> str:
         return f"{self.start}+{self.length}.{self.sha256}"
 
-    @classmethod
-    def parse(cls, text: str) -> Record:
-        """Parse a record; raises ValueError for anything else."""
-        match = re.fullmatch(r"(\d{1,15})\+(\d{1,15})\.([0-9a-f]{64})", text, re.ASCII)
-        if not match:
-            raise ValueError(f"{text!a} is no record of bytes that were written")
-        return cls(int(match[1]), int(match[2]), match[3])
-
     @property
     def end(self) -> int:
         """The byte behind the last one."""
@@ -50,8 +53,8 @@ class Record(NamedTuple):
 class Finished:
     """The bytes are where they belong."""
 
-    #: Of a part: what was written.
-    records: tuple[Record, ...] = ()
+    #: Of a part: whether its bytes were written; else its seal has to see to them.
+    written: bool = True
     #: `<id> <path>` of the folder from which the file still has to get to the NAS; ON_NAS if it is there.
     owes: str = ""
 
@@ -64,7 +67,9 @@ class Divided:
     #: What is still missing; in this order.
     parts: tuple[Range, ...]
     #: What was written before.
-    records: tuple[Record, ...] = ()
+    written: tuple[Range, ...] = ()
+    #: Names file and folder, for two jobs must not put one file together at the same time.
+    file: str = ""
 
 
 Outcome = Finished | Divided

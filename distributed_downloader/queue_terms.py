@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from distributed_downloader.models import Descriptor, JobSpec, JobState
-from distributed_downloader.outcome import Record
+from distributed_downloader.outcome import Range
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,15 @@ class Settled(enum.Enum):
     SEALER = 3
 
 
+class Split(enum.IntEnum):
+    """What became of a file that a worker wants to split."""
+
+    STALE = 0
+    DONE = 1
+    #: Another job puts the same file together in the same folder; the task comes back later.
+    WAITS = 2
+
+
 class Tail(NamedTuple):
     """What an idle worker got from the parts of others: a token, and whether there are any parts."""
 
@@ -80,14 +89,14 @@ class Member(NamedTuple):
 
 
 class FileParts(NamedTuple):
-    """What is known of a split file: its records so far, and who is to put it together."""
+    """What is known of a split file: what is written so far, and who is to put it together."""
 
     state: JobState
     missing: int
     #: Token of the seal, if the worker that asks has it; else "".
     token: str
     #: Of the reports that were asked for.
-    records: list[Record]
+    written: list[Range]
     reports: int
 
 

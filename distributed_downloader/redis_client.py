@@ -22,7 +22,6 @@ from distributed_downloader.models import (
     Token,
     WorkerStatus,
 )
-from distributed_downloader.outcome import Record
 from distributed_downloader.queue_terms import Beat, Limits, Settled, Verdict
 from distributed_downloader.redis_connection import (
     Scripts,
@@ -252,12 +251,11 @@ class RedisClient:
         size: int,
         host: str,
         *,
-        records: Sequence[Record] = (),
+        written: bool = True,
         owes: str = "",
     ) -> Settled:
-        """Count a task as done; its file lies on `host`. For `records` and `owes` see outcome.Finished."""
-        written = " ".join(map(str, records))
-        return Settled(self.scripts.run("complete", worker_id, token, size, host, written, owes))
+        """Count a task as done; its file lies on `host`. For `written` and `owes` see outcome.Finished."""
+        return Settled(self.scripts.run("complete", worker_id, token, size, host, int(written), owes))
 
     def fail(
         self,

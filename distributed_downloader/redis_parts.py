@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from distributed_downloader.models import JobState
-from distributed_downloader.outcome import Range, Record
-from distributed_downloader.queue_terms import FileParts, Member, Tail
+from distributed_downloader.outcome import Range
+from distributed_downloader.queue_terms import FileParts, Member, Split, Tail
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_connection import Answer, translated
 
@@ -29,17 +29,20 @@ class RedisParts:
         token: str,
         place: str,
         parts: Sequence[Range],
-        records: Sequence[Record] = (),
-    ) -> bool:
+        *,
+        written: Sequence[Range] = (),
+        file: str = "",
+    ) -> Split:
         """Turn a claimed file into parts, which are put together in the folder of that id.
 
-        What no part covers is there, as `records` tell. False if the task is not the worker's any more.
+        What no part covers is `written` already. While another job puts together the same `file` (a name
+        for file and folder; "" = nobody else can), the task waits.
         """
         if len(parts) > self._limits.parts:
             raise ValueError(f"a file has {self._limits.parts} parts at most, not {len(parts)}")
         numbers = [number for part in parts for number in part]
-        written = " ".join(map(str, records))
-        return bool(self._scripts.run("split", worker_id, token, place, written, *numbers))
+        there = " ".join(map(str, written))
+        return Split(self._scripts.run("split", worker_id, token, place, there, file, *numbers))
 
     def fleet(self) -> list[Member]:
         """Return the living workers."""
@@ -89,17 +92,17 @@ class RedisParts:
         if answer is None:
             return None
         state, missing, token, *reports = answer
-        records = [record for report in reports for record in _records(report)]
+        written = [found for report in reports for found in _ranges(report)]
         states = {state.value: state for state in JobState}
-        return FileParts(states.get(state, JobState.FAILED), int(missing), token, records, len(reports))
+        return FileParts(states.get(state, JobState.FAILED), int(missing), token, written, len(reports))
 
 
-def _records(report: str) -> list[Record]:
+def _ranges(report: str) -> list[Range]:
     """Read one report; what cannot be read counts as never written, and the seal fetches it again."""
     found = []
     for text in report.split():
         try:
-            found.append(Record.parse(text))
+            found.append(Range.parse(text))
         except ValueError:
             continue
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -140,8 +140,21 @@ class RedisView:
             seconds, microseconds = self._redis.time()
         now = seconds + microseconds / 1e6
         pairs = zip(texts, leases, strict=False)
-        found = (_worker(text, max(0.0, end / 1000 - now)) for text, (_, end) in pairs)
-        return sorted((worker for worker in found if worker), key=lambda worker: worker.id)
+        found = [_worker(text, max(0.0, end / 1000 - now)) for text, (_, end) in pairs]
+        return sorted(self._without_done(filter(None, found)), key=lambda worker: worker.id)
+
+    def _without_done(self, workers: Iterable[WorkerStatus]) -> list[WorkerStatus]:
+        """Leave out parts that are done since their worker reported: the counters have them already."""
+        found = list(workers)
+        parts = {(t.job, t.task) for w in found for t in w.transfers if t.start is not None}
+        if not parts:
+            return found
+        with translated(self._client.address), self._redis.pipeline(transaction=False) as pipe:
+            for job, task in parts:
+                pipe.getbit(self._key(f"job:{job}:done"), task)
+            done = {part for part, bit in zip(parts, pipe.execute(), strict=True) if bit}
+        left = ([t for t in w.transfers if (t.job, t.task) not in done] for w in found)
+        return [w.model_copy(update={"transfers": tuple(t)}) for w, t in zip(found, left, strict=True)]
 
     def queue(self) -> QueueStatus:
         """Return the whole queue in counters."""

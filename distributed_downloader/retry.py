@@ -11,6 +11,7 @@ from distributed_downloader.errors import (
     LocalError,
     PermanentError,
     PlaceError,
+    PlaceUnseenError,
     RateLimitError,
     StoppedError,
     TransferError,
@@ -24,6 +25,8 @@ class Action(enum.Enum):
     RELEASE = "release"
     #: Give it back, and claim nothing for a while: this machine is at fault.
     REST = "rest"
+    #: The same, and say that this machine does not see the folder of the job.
+    BLIND = "blind"
     #: Count a failure; the task is tried again after `delay` while it has tries left.
     RETRY = "retry"
     #: Fail for good.
@@ -42,6 +45,13 @@ class Decision:
     excused_tries: int = 0
 
 
+_PLAIN: dict[type[TransferError], Action] = {
+    StoppedError: Action.RELEASE,
+    PlaceUnseenError: Action.BLIND,
+    PermanentError: Action.BURY,
+}
+
+
 @dataclass(frozen=True)
 class RetryPolicy:
     """Exponential back-off with full jitter; immutable."""
@@ -50,6 +60,8 @@ class RetryPolicy:
     limited_tries: int = 10
     #: Tries that a file has while the machines it comes to have no place for it.
     place_tries: int = 10
+    #: Seconds, least and most, before the next of them: somebody may make room meanwhile.
+    place_delay: tuple[float, float] = (10.0, 60.0)
     #: Seconds; the delay after n failures is drawn from 0 to base * 2^n.
     base: float = 2.0
     cap: float = 300.0
@@ -57,14 +69,13 @@ class RetryPolicy:
 
     def decide(self, error: TransferError, tries: int) -> Decision:
         """Return what follows from `error` for a task with `tries` earlier failures."""
-        if isinstance(error, StoppedError):
-            return Decision(Action.RELEASE)
+        for kind, action in _PLAIN.items():
+            if isinstance(error, kind):
+                return Decision(action)
         if isinstance(error, PlaceError):
-            return Decision(Action.RETRY, self.delay(tries), excused_tries=self.place_tries)
+            return Decision(Action.RETRY, self.draw(*self.place_delay), excused_tries=self.place_tries)
         if isinstance(error, LocalError):
             return Decision(Action.REST)
-        if isinstance(error, PermanentError):
-            return Decision(Action.BURY)
         if isinstance(error, RateLimitError):
             delay = error.retry_after + self.delay(0)
             return Decision(Action.RETRY, delay, error.retry_after, self.limited_tries)

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distributed_downloader.assembly import make_worker
 from distributed_downloader.config import AppConfig, RedisConfig
 from distributed_downloader.display.progress import watch
-from distributed_downloader.download.downloader import Downloader
 from distributed_downloader.errors import LocalError
 from distributed_downloader.master import JobRequest, Listing, MasterNode, Submitted
 from distributed_downloader.models import Failure, JobSpec, JobStatus
@@ -18,7 +18,6 @@ from distributed_downloader.redis_view import RedisView
 from distributed_downloader.retry import RetryPolicy
 from distributed_downloader.signals import Background
 from distributed_downloader.storage import RepoFolder
-from distributed_downloader.worker import WorkerNode
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,11 +34,10 @@ class Standalone:
     def __init__(self, config: AppConfig, hub: Hub, url: str) -> None:
         self._redis = RedisClient(RedisConfig.model_validate({"url": url}))
         self._view = RedisView(self._redis)
-        self._master = MasterNode(hub, self._redis)
-        self._worker = WorkerNode(
+        self._master = MasterNode(hub, self._redis, config.nas)
+        self._worker = make_worker(
+            config,
             self._redis,
-            Downloader(config),
-            concurrency=config.app.concurrency,
             check_redis=False,
             policy=RetryPolicy(place_tries=1),  # there is no other machine that might have one
         )

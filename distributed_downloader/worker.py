@@ -9,31 +9,33 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from distributed_downloader import __version__
 from distributed_downloader.cancel import Cancel
+from distributed_downloader.claims import Claims
 from distributed_downloader.errors import RedisUnavailableError, UsageError
 from distributed_downloader.heartbeat import Heartbeat
-from distributed_downloader.models import WorkerStatus
+from distributed_downloader.hold import now
+from distributed_downloader.models import DownloadTask, WorkerStatus
 from distributed_downloader.outage import Outage
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_view import RedisView
+from distributed_downloader.reports import Reports
+from distributed_downloader.rest import Rest
 from distributed_downloader.retry import RetryPolicy
-from distributed_downloader.slots import Runner, Slots
+from distributed_downloader.running import Runner
+from distributed_downloader.sealer import ReadAhead, Sealer
+from distributed_downloader.slots import Slots
 
 log = logging.getLogger(__name__)
 
-#: Seconds that a claim waits in Redis; whole seconds, for Redis before 7.0.8 takes a fraction for "for ever".
-_CLAIM_SECONDS = 5
-_CLAIM_SECONDS_WHEN_DRAINING = 1
 #: Seconds between two looks at things that end a wait: a free slot, a fresh lease, Redis being back.
 _LOOK = 0.5
 #: Seconds that running tasks get to notice that we stop.
 _STOP_SECONDS = 2.0
-#: Seconds without claiming after this machine failed a task; doubles while it goes on.
-_SHORTEST_REST, _LONGEST_REST = 5.0, 300.0
-
 _WORKER_ID = re.compile(r"[\w.:@-]{1,128}", re.ASCII)
 
 
@@ -41,6 +43,32 @@ def new_worker_id() -> str:
     """Return `host-pid-random`."""
     host = re.sub(r"[^\w.-]", "_", socket.gethostname(), flags=re.ASCII)[:90]
     return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+class Deliverer(Protocol):
+    """Brings files to the NAS; `nas_aggregator.NASAggregator` is the real one."""
+
+    #: Id of the NAS as it is seen, "" if it is not.
+    nas: str
+
+    @property
+    def trouble(self) -> str:
+        """Why files do not get there at the moment, or ""."""
+
+    def start(self) -> None:
+        """Begin to bring what is owed, in the background."""
+
+    def bell(self) -> None:
+        """Look now: something is owed."""
+
+    def wait_done(self, seconds: float) -> bool:
+        """Wait, so long at most, until nothing is left that this worker could bring there now."""
+
+    def stop(self) -> None:
+        """Stop copying; returns at once. What is owed stays so."""
+
+    def join(self, seconds: float) -> bool:
+        """After `stop`, wait so long for the threads to hand back what they copy."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +95,14 @@ class WorkerNode:
         drain_when_empty: bool = False,
         check_redis: bool = True,
         policy: RetryPolicy | None = None,
+        folder: Callable[[], str] = lambda: "",
+        deliverer: Deliverer | None = None,
+        ahead: ReadAhead | None = None,
     ) -> None:
+        """Make a worker that has not entered the fleet yet.
+
+        `folder` tells the id of its own output folder.
+        """
         if worker_id is not None and not _WORKER_ID.fullmatch(worker_id):
             raise UsageError(f"worker id {worker_id!r}: use letters, digits and . : @ _ - (128 at most)")
         self._redis = redis
@@ -79,22 +114,40 @@ class WorkerNode:
         self._host = socket.gethostname()
         self._started_at = time.time()
         self._outage = Outage(redis.address)
-        self._slots = Slots(
-            concurrency,
-            redis,
-            runner,
-            host=self._host,
-            outage=self._outage,
-            policy=policy or RetryPolicy(),
-            rest=self._rest,
-        )
+        self._rest = Rest()
+        self._folder, self._deliverer = folder, deliverer
+        self._slots = self._make_slots(runner, concurrency, policy or RetryPolicy())
+        self._sealer = Sealer(redis, ahead, start=self._start_seal, life=self._present) if ahead else None
         self._heartbeat = Heartbeat(redis, self)
+        self._claims = Claims(
+            redis,
+            self._heartbeat,
+            self._outage,
+            host=self._host,
+            alert=drain_when_empty,
+            speed=lambda: self._slots.part_rate,
+        )
         self._stopping = threading.Event()
         self._draining = threading.Event()
         self._fetched = threading.Event()
-        self._rest_seconds = 0.0
-        self._rest_until = 0.0
-        self._trouble = ""
+
+    def _make_slots(self, runner: Runner, concurrency: int, policy: RetryPolicy) -> Slots:
+        reports = Reports(
+            self._redis,
+            host=self._host,
+            policy=policy,
+            on_rest=self._rest.begin,
+            on_sealer=self._prepare_seal,
+            on_owed=self._deliverer.bell if self._deliverer else lambda: None,
+        )
+        return Slots(
+            concurrency,
+            runner,
+            reports,
+            outage=self._outage,
+            limits=self._redis.limits,
+            pause_between=lambda: policy.delay(0),
+        )
 
     @property
     def id(self) -> str:
@@ -104,7 +157,7 @@ class WorkerNode:
     @property
     def trouble(self) -> str:
         """Why nothing is claimed at the moment, or ""."""
-        return self._trouble if time.monotonic() < self._rest_until else ""
+        return self._rest.reason
 
     # -- what its master's voice may ask: any thread, any time ------------------------------------
 
@@ -121,6 +174,7 @@ class WorkerNode:
 
     def run(self) -> None:
         """Work until told to stop; waits for a Redis that is not there."""
+        self._look_for_nas()
         if not self._enter():
             return
         log.info("worker %s: %d slots, Redis at %s", self.id, self._slots.count, self._redis.address)
@@ -142,11 +196,30 @@ class WorkerNode:
             started_at=self._started_at,
             transfers=self._slots.transfers(),
             trouble=self.trouble,
+            folder=self._folder(),
+            nas=self._deliverer.nas if self._deliverer else "",
+            nas_trouble=self._deliverer.trouble if self._deliverer else "",
         )
 
     def holds(self) -> set[str]:
         """Return the tokens that run here."""
         return self._slots.tokens()
+
+    def parts(self) -> Mapping[str, tuple[int, float]]:
+        """Return how far each part is that runs here: token -> bytes, bytes a second."""
+        return self._slots.parts()
+
+    def renew(self, asked_at: float, asked: Mapping[str, tuple[int, float]], ours: Mapping[str, int]) -> None:
+        """Take note of which of these parts are still ours, and how long they are now."""
+        self._slots.renew(asked_at, asked, ours)
+
+    def expects(self, token: str) -> bool:
+        """Whether the sealer waits for this token, and will begin with it."""
+        return self._sealer is not None and self._sealer.expects(token)
+
+    def beaten(self, asked_at: float) -> None:
+        """Take note that the lease was extended."""
+        self._slots.beaten(asked_at)
 
     def drop(self, token: str, reason: str) -> None:
         """Stop one task."""
@@ -159,6 +232,16 @@ class WorkerNode:
         before.cancel.set("the lease was lost")
 
     # -- the fetcher ------------------------------------------------------------------------------
+
+    def _look_for_nas(self) -> None:
+        """Know before we enter the fleet whether we see the NAS; one that hangs is not waited for."""
+        if self._deliverer:
+            self._deliverer.start()
+            deadline = time.monotonic() + _STOP_SECONDS
+            while not (self._deliverer.nas or self._deliverer.trouble or self._stopping.is_set()):
+                if time.monotonic() > deadline:
+                    break
+                self._stopping.wait(0.02)
 
     def _enter(self) -> bool:
         while self._claiming:
@@ -199,6 +282,8 @@ class WorkerNode:
         self._fetched.set()
         while not self._slots.wait_idle(_LOOK) and not self._stopping.is_set():
             pass
+        while self._deliverer and not self._stopping.is_set() and not self._deliverer.wait_done(_LOOK):
+            pass
 
     def _end_claim(self) -> None:
         """Make the fetcher return from Redis; again and again, for it may just be on its way there."""
@@ -218,45 +303,45 @@ class WorkerNode:
         if self.trouble or not self._heartbeat.fresh:
             self._stopping.wait(_LOOK)
             return False
-        token = self._next_token(life)
+        token = self._claims.next(life.id)
+        if token is None and self._drain_when_empty and self._nothing_left():
+            self._draining.set()
         if token is None or token in self._slots.tokens():
             return False
         task = self._redis.begin(life.id, token)
         if task is None:
             self._heartbeat.doubt()
             return False
-        self._slots.start(life.id, task, life.cancel.child())
+        if task.about.part:
+            self._claims.saw_part()
+        self._slots.start(life.id, task, life.cancel.child(), self._claims.asked_at)
         return True
-
-    def _next_token(self, life: Life) -> str | None:
-        if self._heartbeat.parked > 0:
-            self._heartbeat.parked -= 1
-            if token := self._redis.home(life.id, self._host):
-                return token
-        wait = _CLAIM_SECONDS_WHEN_DRAINING if self._drain_when_empty else _CLAIM_SECONDS
-        token = self._redis.claim(life.id, wait)
-        self._outage.over()
-        if token is None and self._drain_when_empty and self._nothing_left():
-            self._draining.set()
-        return token
 
     def _nothing_left(self) -> bool:
         return not RedisView(self._redis).running()
 
-    def _rest(self, reason: str) -> None:
-        """Claim nothing for a while, for longer if it happens again right afterwards."""
-        now = time.monotonic()
-        if now >= self._rest_until:
-            again = now < self._rest_until + _LONGEST_REST
-            longer = min(_LONGEST_REST, 2 * self._rest_seconds)
-            self._rest_seconds = max(_SHORTEST_REST, longer if again else 0)
-            self._rest_until = now + self._rest_seconds
-            log.error("%s; claiming nothing for %.0f s", reason, self._rest_seconds)
-        self._trouble = reason
+    # -- seals ------------------------------------------------------------------------------------
+
+    def _present(self) -> tuple[str, Cancel]:
+        life = self._life
+        return life.id, life.cancel
+
+    def _prepare_seal(self, worker_id: str, task: DownloadTask) -> None:
+        if self._sealer:
+            self._sealer.prepare(worker_id, task)
+
+    def _start_seal(self, worker_id: str, task: DownloadTask) -> None:
+        life = self._life
+        if life.id == worker_id and not self._stopping.is_set():
+            self._slots.start_beside(worker_id, task, life.cancel.child(), now())
 
     def _leave(self) -> None:
+        if self._deliverer:
+            self._deliverer.stop()
         if self._slots.wait_idle(_STOP_SECONDS):
             self._runner.close()
+        if self._deliverer:
+            self._deliverer.join(_STOP_SECONDS / 2)
         self._heartbeat.stop()
         try:
             self._redis.leave(self.id)

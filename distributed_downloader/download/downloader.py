@@ -1,67 +1,157 @@
-"""From a task to a published, verified file: chooses the engine, checks, publishes."""
+"""From a task to verified bytes where they belong: a whole file, a part of one, or a seal."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.config import AppConfig
+from distributed_downloader.download.division import Division, Fleet, bounded
 from distributed_downloader.download.engine import Context, Engine, Progress
-from distributed_downloader.download.http import HttpEngine
-from distributed_downloader.errors import (
-    AccessError,
-    CorruptError,
-    EngineError,
-    NotFoundError,
-    StalledError,
-    TransferError,
-)
-from distributed_downloader.models import DownloadTask
+from distributed_downloader.download.engines import Engines
+from distributed_downloader.download.split_files import SplitFiles
+from distributed_downloader.errors import AccessError, LocalError, NotFoundError, PlaceError, TransferError
+from distributed_downloader.folders import Folders
+from distributed_downloader.hold import Hold
+from distributed_downloader.models import Descriptor, DownloadTask
+from distributed_downloader.outcome import ON_NAS, Divided, Finished, Outcome
 from distributed_downloader.ssl_config import HttpClient, origin, trusted_origins
 from distributed_downloader.storage import RepoFolder, sweep
+from distributed_downloader.storage.nas import NasFolder
+from distributed_downloader.storage.place import make_place, read_place
+from distributed_downloader.storage.records import cut, gaps, merged
+from distributed_downloader.storage.room import Room
+from distributed_downloader.storage.spool import Spool
 from distributed_downloader.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
 
 class Downloader:
-    """Runs tasks for all slots of a worker; they share its connections and its bandwidth."""
+    """Runs tasks for all slots of a worker; they share its connections and its bandwidth.
+
+    Without `fleet`, nothing is split.
+    """
 
     def __init__(
-        self, config: AppConfig, *, http: HttpClient | None = None, http_engine: Engine | None = None
+        self,
+        config: AppConfig,
+        *,
+        folders: Folders | None = None,
+        fleet: Fleet | None = None,
+        owes: Callable[[], bool] = lambda: False,
+        http: HttpClient | None = None,
+        http_engine: Engine | None = None,
     ) -> None:
         self._settings = config.huggingface
-        self._output_dir = Path(config.app.output_dir)
+        self._folders = folders or Folders(config)
+        self._owes = owes
+        self._division = Division(config, self._folders, fleet) if fleet else None
         self._throttle = Throttle(config.app.max_bandwidth)
-        self._http_engine = http_engine or HttpEngine(http or HttpClient(self._settings))
-        self._hub_engine: Engine | None = None
+        self._engines = Engines(config.huggingface, http, http_engine)
+        self._room = Room(config.app.disk_reserve)
+        spool_dir, threads = config.app.spool_dir, config.nas.copy_threads
+        self._spool = Spool(Path(spool_dir), threads, self._room) if spool_dir else None
+        #: What reads ahead for seals.
+        self.split_files = SplitFiles(self._folders, self._engines, self._room, self._throttle, self._spool)
         self._lock = threading.Lock()
         self._swept: set[Path] = set()
 
-    def run(self, task: DownloadTask, cancel: Cancel, progress: Progress) -> None:
-        """Return when the file is published and verified; raises TransferError."""
+    def run(
+        self, task: DownloadTask, cancel: Cancel, progress: Progress, hold: Hold | None = None
+    ) -> Outcome:
+        """Return when the task's bytes are where they belong, or are to be fetched in parts.
+
+        A whole file is then published and verified. Raises TransferError, and RedisUnavailableError
+        where the fleet had to be asked.
+        """
         cancel.check()
-        root = Path(task.spec.output_dir or self._output_dir).expanduser().absolute()
-        self._sweep(root)
-        folder = RepoFolder(root, task.spec)
-        folder.claim_folder()
-        if folder.has(task.file, cancel):
-            progress(task.file.size)
-            return
-        with folder.partial(task.file, cancel) as partial, self._explained(task.spec.endpoint):
-            self._fetch(Context(task, partial, cancel, self._throttle, progress))
-            cancel.check()
-            folder.publish(partial, task.file)
+        with self._explained(task.spec.endpoint):
+            if task.about.part:
+                return self.split_files.part(task, cancel, progress, hold or Hold.unlimited())
+            if task.about.is_seal:
+                return self._seal(task, cancel, progress, hold or Hold.unlimited())
+            return self._whole(task, self._folders.output(task.spec), cancel, progress)
 
     def close(self) -> None:
         """Close all connections; nothing may be running."""
-        self._http_engine.close()
-        if self._hub_engine:
-            self._hub_engine.close()
+        self._engines.close()
+        if self._spool:
+            self._spool.close()
+
+    def _whole(self, task: DownloadTask, root: Path, cancel: Cancel, progress: Progress) -> Outcome:
+        """Have the file in `root`, or find that it is better fetched in parts."""
+        self._sweep(root)
+        folder = RepoFolder(root, task.spec, self._room)
+        folder.claim_folder()
+        if folder.has(task.file, cancel):
+            progress(task.file.size)
+            return Finished(owes=self._debt(root))
+        if self._on_nas(task, cancel):
+            progress(task.file.size)
+            return Finished(owes=ON_NAS)
+        if self._division and (shared := self._division.place(task)):
+            return self._divide(task, *shared, cancel)
+        self._fetch(task, folder, cancel, progress)
+        return Finished(owes=self._debt(root))
+
+    def _fetch(self, task: DownloadTask, folder: RepoFolder, cancel: Cancel, progress: Progress) -> None:
+        """Download the file as a whole and publish it."""
+        try:
+            with folder.partial(task.file, cancel) as partial:
+                self._engines.fill(Context(task, partial, cancel, self._throttle, progress))
+                cancel.check()
+                folder.publish(partial, task.file)
+        except PlaceError as error:
+            if not self._owes():
+                raise
+            # The disk is full of files that wait for the NAS: none of them is at fault, nor is this one.
+            raise LocalError(f"{error}; files wait here for the NAS") from error
+
+    def _divide(self, task: DownloadTask, place: str, size: int, cancel: Cancel) -> Divided:
+        split = self._folders.split_file(task, cancel, self._room, place)
+        split.prepare()
+        records = split.records()  # once, for others may write meanwhile
+        missing = bounded(list(cut(gaps(records, task.file.size), size)))
+        return Divided(place, missing, tuple(merged(records)), f"{place}:{split.path.name}")
+
+    def _seal(self, task: DownloadTask, cancel: Cancel, progress: Progress, hold: Hold) -> Finished:
+        root = self._folders.shared(task.spec, task.about)
+        if self._was_sealed(task, root, cancel) or self.split_files.seal(task, cancel, progress, hold):
+            return Finished(owes=self._debt(root))
+        self.split_files.discard(task, cancel)  # first, for a disk may not have room for both
+        plain = task.model_copy(update={"about": Descriptor(file=task.file)})
+        root = self._folders.output(task.spec)
+        folder = RepoFolder(root, task.spec, self._room)
+        self._fetch(plain, folder, cancel, progress)
+        return Finished(owes=self._debt(root))
+
+    def _was_sealed(self, task: DownloadTask, root: Path, cancel: Cancel) -> bool:
+        """Return whether somebody published the file, and died before it was reported."""
+        if self._folders.split_file(task, cancel, self._room).exists():
+            return False
+        if root is self._folders.nas:
+            return self._on_nas(task, cancel)
+        return RepoFolder(root, task.spec, self._room).has(task.file, cancel)
+
+    def _debt(self, root: Path) -> str:
+        """Return from where a file that is in `root` still has to get to the NAS; see `Finished.owes`."""
+        nas = self._folders.nas
+        if not nas:
+            return ""
+        if root is nas:
+            return ON_NAS
+        place = read_place(root) or make_place(root, create_root=False)
+        return f"{place} {root}"
+
+    def _on_nas(self, task: DownloadTask, cancel: Cancel) -> bool:
+        """Return whether the file is on the NAS already, and right."""
+        nas = self._folders.nas
+        return nas is not None and NasFolder(nas, task.spec).has(task.file, cancel)
 
     @contextmanager
     def _explained(self, endpoint: str) -> Iterator[None]:
@@ -78,38 +168,6 @@ class Downloader:
                 "set HF_ENDPOINT on the worker too"
             ) from error
 
-    def _fetch(self, context: Context) -> None:
-        """Fill and prove the partial with the first engine that manages to."""
-        failed: TransferError | None = None
-        for engine in self._engines(context):
-            if failed:
-                log.info("%s; trying again with engine %s", failed, engine.name)
-            failed = _attempt(engine, context)
-            if failed is None:
-                return
-        assert failed is not None  # there is always an engine
-        raise failed
-
-    def _engines(self, context: Context) -> Iterator[Engine]:
-        """Yield the engines to try, in order."""
-        choice = self._settings.engine
-        if choice != "hub":
-            inherited = context.partial.inherited
-            yield self._http_engine
-            if inherited and not context.partial.size:
-                yield self._http_engine  # what an earlier process left may have been the bad part
-        if choice != "http":
-            yield self._hub()
-
-    def _hub(self) -> Engine:
-        with self._lock:
-            if self._hub_engine is None:
-                # Late, because huggingface_hub is slow to import and most workers never need it.
-                from distributed_downloader.download.hub import HubEngine  # noqa: PLC0415
-
-                self._hub_engine = HubEngine(self._settings)
-            return self._hub_engine
-
     def _sweep(self, root: Path) -> None:
         """Clear old leftovers, once for each output folder."""
         with self._lock:
@@ -120,17 +178,3 @@ class Downloader:
             sweep(root)
         except TransferError as error:
             log.warning("old partial data stays: %s", error)
-
-
-def _attempt(engine: Engine, context: Context) -> TransferError | None:
-    """Fetch and prove; return what went wrong if another engine may do better."""
-    try:
-        engine.fetch(context)
-    except (EngineError, StalledError) as error:
-        return error  # what is in the partial stays a good beginning
-    try:
-        context.partial.check()
-    except CorruptError as error:
-        context.partial.reset()
-        return error
-    return None

@@ -200,6 +200,41 @@ local function requeue(job, token)
   end
 end
 
+-- A split file is put together by one job at a time: two would write into one file, and one would
+-- publish what the other still writes.  Returns false while another living job is at it.
+local function own(file, job, seal)
+  if file == '' then return true end
+  local owner = redis.call('HGET', key('splitting'), file)
+  local other, task = string.match(owner or '', '^(%d+)%.(%d+)$')
+  if other and (other ~= job or task ~= seal) then
+    local state = redis.call('HGET', jobkey(other), 'state')
+    if (state == 'running' or state == 'paused') and redis.call('HEXISTS', jobkey(other, 'seals'), task) == 1
+      and redis.call('GETBIT', jobkey(other, 'done'), task) == 0
+      and redis.call('HEXISTS', jobkey(other, 'failed'), task) == 0 then return false end
+  end
+  redis.call('HSET', key('splitting'), file, job .. '.' .. seal)
+  return true
+end
+
+local function file_of(job, seal)
+  return string.match(redis.call('HGET', jobkey(job, 'seals'), seal) or '', '^%d+ %d+ (.+)$') or ''
+end
+
+local function disown(job, seal)
+  local file = file_of(job, seal)
+  if file ~= '' and redis.call('HGET', key('splitting'), file) == job .. '.' .. seal then
+    redis.call('HDEL', key('splitting'), file)
+  end
+end
+
+-- A task comes back later, without a penalty: out -> delayed.
+local PUT_OFF = 15000
+local function put_off(job, token)
+  redis.call('ZADD', key('delayed'), clock() + PUT_OFF, renew(token))
+  move(job, 'out', 'delayed')
+  feed()
+end
+
 -- Forget how often a task went wrong: failures, failures that say little about it, losses.
 local function absolve(job, task)
   redis.call('HDEL', jobkey(job, 'tries'), task, task .. '~', task .. '!')
@@ -257,6 +292,7 @@ end
 -- lists, delayed or parked are dropped by whoever meets them next: see known().
 local function erase(job)
   local keys = {}
+  for _, seal in ipairs(redis.call('HKEYS', jobkey(job, 'seals'))) do disown(job, seal) end
   for _, parts in pairs(KEPT) do
     for _, part in ipairs(parts) do keys[#keys + 1] = jobkey(job, part) end
   end

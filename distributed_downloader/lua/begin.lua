@@ -28,8 +28,16 @@ if about[1] ~= 'running' or not redis.call('ZSCORE', key('workers'), worker) the
   feed()
   return false
 end
+local line = redis.call('HGET', jobkey(job, 'tasks'), task) or ''
+local _, _, seal = part_of(line)
+if not seal and string.find(line, '\tplace=') then seal = task end
+if seal and not own(file_of(job, seal), job, seal) then   -- meanwhile another job began with the file
+  take(worker, token)
+  put_off(job, token)
+  return false
+end
 return {
-  redis.call('HGET', jobkey(job, 'tasks'), task) or '',
+  line,
   about[2] or '',
   tonumber(redis.call('HGET', jobkey(job, 'tries'), task) or 0) or 0,
   math.max(redis.call('PTTL', key('hold:' .. (about[3] or ''))), 0),

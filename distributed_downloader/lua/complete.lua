@@ -4,12 +4,12 @@
 -- ARGV[3] -> token
 -- ARGV[4] -> bytes of the task; those of a part are known here, where its tail may have been taken
 -- ARGV[5] -> host where the file lies
--- ARGV[6] -> of a part: what was written, for its seal
+-- ARGV[6] -> of a part: "1" = it was written, "0" = its seal has to see to it
 -- ARGV[7] -> "nas" = the file is on the NAS; "id path" of the folder from which it has to get there; or ""
 --
 -- Returns 1 counted, 3 counted and the worker is to prepare the seal of the file (which it is told again
 -- when it asks again), 0 stale: not in the worker's list, nothing is touched, 2 already done.
-local worker, token, host, records, owes = ARGV[2], ARGV[3], ARGV[5], ARGV[6], ARGV[7]
+local worker, token, host, written, owes = ARGV[2], ARGV[3], ARGV[5], ARGV[6], ARGV[7]
 if not take(worker, token) then
   local job, task = split(token)
   if not job or redis.call('GETBIT', jobkey(job, 'done'), task) == 0 then return 0 end
@@ -20,7 +20,7 @@ end
 local job, task = known(token)
 if not job then return 0 end
 local line, now = redis.call('HGET', jobkey(job, 'tasks'), task) or '', clock()
-local _, length, seal = part_of(line)
+local start, length, seal = part_of(line)
 
 -- Hosts are numbered from 1 as they appear; two bytes per task say where it lies.
 local function remember()
@@ -63,13 +63,15 @@ end
 -- Returns whether this worker is to prepare the seal: somebody has to, and nobody living does.
 local function finish_part()
   local n = add(jobkey(job, 'records'), seal, 1)
-  redis.call('HSET', jobkey(job, 'records'), seal .. '.' .. (n - 1), records)
+  -- The part as it is known here: what its writer wrote beyond is others' to write.
+  local range = written == '1' and start .. '+' .. length or ''
+  redis.call('HSET', jobkey(job, 'records'), seal .. '.' .. (n - 1), range)
   add(jobkey(job), 'parts_done', 1)
   local sealer, missing = redis.call('HGET', jobkey(job, 'sealer'), seal), 1
   if redis.call('HEXISTS', jobkey(job, 'held'), seal) == 1 then missing = add(jobkey(job, 'held'), seal, -1) end
   if missing <= 0 then
     let_go(sealer)
-  elseif not sealer or not redis.call('ZSCORE', key('workers'), sealer) then
+  elseif not sealer or sealer == worker or not redis.call('ZSCORE', key('workers'), sealer) then
     redis.call('HSET', jobkey(job, 'sealer'), seal, worker)
     return true
   end
@@ -84,6 +86,7 @@ pcall(remember)   -- only `files` wants to know: it must not keep a job from end
 add(jobkey(job), 'bytes_done', length or ARGV[4])
 move(job, 'out', 'done')
 owe()
+disown(job, task)
 local seals = seal and finish_part()
 feed()
 settle(job, now)

@@ -3,21 +3,26 @@
 -- ARGV[2] -> worker
 -- ARGV[3] -> token
 -- ARGV[4] -> id of the folder in which the parts are put together
--- ARGV[5] -> what was written before, for its seal: records, or ""
--- ARGV[6...] -> first byte, length, first byte, length ... of what is missing; the rest is there
+-- ARGV[5] -> ranges that were written before, or ""
+-- ARGV[6] -> name for the file and its folder, which one job at a time puts together; "" = no other does
+-- ARGV[7...] -> first byte, length, first byte, length ... of what is missing; the rest is there
 --
--- Returns 1, or 0 stale: not in the worker's list, nothing is touched.  Without any part the file
--- waits for nothing, and is sealed next.
-local worker, token, place = ARGV[2], ARGV[3], ARGV[4]
+-- Returns 1, 2 if another job is at the file (the task comes back later), or 0 stale: not in the
+-- worker's list, nothing is touched.  Without any part the file waits for nothing, and is sealed next.
+local worker, token, place, file = ARGV[2], ARGV[3], ARGV[4], ARGV[6]
 if not take(worker, token) then return 0 end
 local job, task = known(token)
 if not job then return 0 end
+if not own(file, job, task) then
+  put_off(job, token)
+  return 2
+end
 local line = redis.call('HGET', jobkey(job, 'tasks'), task) or ''
-local first, count, missing = tonumber(total_of(job)), (#ARGV - 5) / 2, 0
+local first, count, missing = tonumber(total_of(job)), (#ARGV - 6) / 2, 0
 
 -- The first part is taken first, and parts before all that waits: what is begun is to end.
 for i = count, 1, -1 do
-  local start, length = ARGV[4 + 2 * i], ARGV[5 + 2 * i]
+  local start, length = ARGV[5 + 2 * i], ARGV[6 + 2 * i]
   local words = {line, 'part=' .. start .. '+' .. length, 'seal=' .. task, 'place=' .. place}
   redis.call('HSET', jobkey(job, 'tasks'), first + i - 1, table.concat(words, '\t'))
   redis.call('RPUSH', jobkey(job, 'pending'), job .. '.' .. (first + i - 1) .. '.0')
@@ -30,7 +35,7 @@ add(jobkey(job), 'pending', count)
 local there = tonumber(string.match(line, '^(%d+)\t') or missing) - missing
 local _, _, epoch = split(token)
 redis.call('HSET', jobkey(job, 'tasks'), task, line .. '\tplace=' .. place)
-redis.call('HSET', jobkey(job, 'seals'), task, (epoch + 1) .. ' ' .. there)
+redis.call('HSET', jobkey(job, 'seals'), task, table.concat({epoch + 1, there, file}, ' '))
 if ARGV[5] ~= '' then redis.call('HSET', jobkey(job, 'records'), task, 1, task .. '.0', ARGV[5]) end
 add(jobkey(job), 'bytes_done', there)
 if count == 0 then

@@ -43,7 +43,7 @@ end
 -- The byte from which on the tail goes to us, so that both end at the same time; at most half stays,
 -- and with one that has stalled only what is there, or a block if nothing is.
 local function cut(start, length, position, rate)
-  if rate == 0 then return start + (position > 0 and position or BLOCK) end
+  if rate == 0 then return math.max(math.floor((start + position) / BLOCK) * BLOCK, start + BLOCK) end
   local share = rate > 1 and speed > 0 and math.min(0.5, rate / (rate + speed)) or 0.5
   local middle = math.ceil((start + position + (length - position) * share) / BLOCK) * BLOCK
   return math.max(middle, start + BLOCK)
@@ -58,7 +58,7 @@ local function take_tail(token, part)
   start, length = tonumber(start), tonumber(length)
   local position = math.min(math.floor(part.done), length)
   local left = length - position
-  if left * 1000 < WORTH_MS * rate or (owner == worker and rate > 0 and left < 64 * least) then return nil end
+  if left == 0 or left * 1000 < WORTH_MS * rate or (owner == worker and rate > 0 and left < 64 * least) then return nil end
   local middle = cut(start, length, position, rate)
   local mine = start + length - middle
   if mine < (rate == 0 and 1 or least) then return nil end

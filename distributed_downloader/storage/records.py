@@ -52,7 +52,7 @@ def touching(ranges: Iterable[Range]) -> Callable[[Record], bool]:
     return touches
 
 
-def reach(records: Iterable[Record], start: int) -> int:
+def reach(records: Iterable[Record | Range], start: int) -> int:
     """Return the first byte from `start` on that is in no record; these come by their start."""
     position = start
     for record in records:
@@ -60,6 +60,17 @@ def reach(records: Iterable[Record], start: int) -> int:
             break
         position = max(position, record.end)
     return position
+
+
+def merged(records: Iterable[Record]) -> list[Range]:
+    """Return what records cover, in as few ranges as possible; these come by their start."""
+    found: list[Range] = []
+    for record in records:
+        start, end = record.start, record.end
+        if found and start <= found[-1].end:
+            start, end = found[-1].start, max(found.pop().end, end)
+        found.append(Range(start, end - start))
+    return found
 
 
 def gaps(records: Iterable[Record], size: int) -> Iterator[Range]:

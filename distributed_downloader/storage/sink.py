@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from distributed_downloader.errors import LocalError
+from distributed_downloader.errors import TransientError
 from distributed_downloader.models import Part, RepoFile
 from distributed_downloader.outcome import Record
 from distributed_downloader.storage.disk import disk, sync_folder
@@ -131,6 +131,12 @@ class Reader:
     def __init__(self, fd: int | None, path: Path) -> None:
         self._fd, self._path = fd, path
 
+    def is_same(self, other: Reader) -> bool:
+        """Return whether both read the same file, not only one of the same name."""
+        if self._fd is None or other._fd is None:
+            return False
+        return os.path.samestat(os.fstat(self._fd), os.fstat(other._fd))
+
     def read(self, offset: int, length: int) -> bytes:
         """Return the bytes there; fewer only where the file ends."""
         found = bytearray()
@@ -143,6 +149,6 @@ class Reader:
         return bytes(found)
 
 
-def gone(path: Path) -> LocalError:
+def gone(path: Path) -> TransientError:
     """Return the error for a split file that somebody removed."""
-    return LocalError(f"{path} was removed while it was in use; the next try makes it anew")
+    return TransientError(f"{path} was removed while it was in use; the next try makes it anew")

@@ -124,14 +124,17 @@ class SplitFile:
                     fd = stack.enter_context(self._opened(folder))
             yield Reader(fd, self.path)
 
-    def publish(self) -> None:
+    def publish(self, proven: Reader | None = None) -> None:
         """Give the file its final name, replacing what was there, and remove the journal.
 
-        That its bytes are right is the caller's to check.
+        That its bytes are right is the caller's to check; `proven` is what it has read: another file that
+        has got the name meanwhile is not published. Raises TransientError if the file is gone.
         """
         with disk(self.path, whole=True), self._folder() as folder:
             try:
                 with self._opened(folder) as fd:
+                    if proven and not proven.is_same(Reader(fd, self.path)):
+                        raise gone(self.path)
                     self._target.publish(fd, folder, self._name)
             except FileNotFoundError:
                 raise gone(self.path) from None

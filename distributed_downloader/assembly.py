@@ -1,0 +1,50 @@
+"""Puts a worker together: what fetches, what splits, what seals, and what brings files to the NAS."""
+
+from __future__ import annotations
+
+from distributed_downloader.config import AppConfig
+from distributed_downloader.download.division import Fleet
+from distributed_downloader.download.downloader import Downloader
+from distributed_downloader.folders import Folders
+from distributed_downloader.nas_aggregator import NASAggregator
+from distributed_downloader.outage import Outage
+from distributed_downloader.redis_client import RedisClient
+from distributed_downloader.redis_deliveries import RedisDeliveries
+from distributed_downloader.redis_parts import RedisParts
+from distributed_downloader.retry import RetryPolicy
+from distributed_downloader.worker import WorkerNode
+
+
+def make_worker(
+    config: AppConfig,
+    redis: RedisClient,
+    *,
+    worker_id: str | None = None,
+    drain_when_empty: bool = False,
+    check_redis: bool = True,
+    policy: RetryPolicy | None = None,
+) -> WorkerNode:
+    """Return a worker as the settings want it, for `redis`; it has not entered the fleet yet."""
+    folders = Folders(config)
+    nas = None
+    if config.nas.enabled:
+        owed, outage = RedisDeliveries(redis), Outage(redis.address)
+        nas = NASAggregator(config, owed, lambda: folders.own_id, outage)
+    downloader = Downloader(
+        config,
+        folders=folders,
+        fleet=Fleet(RedisParts(redis).fleet, redis.whole),
+        owes=lambda: bool(nas and config.nas.delete_after_copy and (nas.trouble or not nas.idle)),
+    )
+    return WorkerNode(
+        redis,
+        downloader,
+        concurrency=config.app.concurrency,
+        worker_id=worker_id,
+        drain_when_empty=drain_when_empty,
+        check_redis=check_redis,
+        policy=policy,
+        folder=lambda: folders.own_id,
+        deliverer=nas,
+        ahead=downloader.split_files,
+    )

@@ -1,0 +1,76 @@
+"""Which folders a worker sees: its own for downloads, the NAS, and those that jobs name."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from distributed_downloader.cancel import Cancel
+from distributed_downloader.config import AppConfig
+from distributed_downloader.errors import PlaceUnseenError, TransferError
+from distributed_downloader.models import Descriptor, DownloadTask, JobSpec
+from distributed_downloader.nas_names import nas_parts
+from distributed_downloader.storage.place import make_place, read_place, require_place
+from distributed_downloader.storage.room import Room
+from distributed_downloader.storage.split import SplitFile
+
+log = logging.getLogger(__name__)
+
+
+class Folders:
+    """The folders of one worker; each has an id that tells whether two machines see the same one."""
+
+    def __init__(self, config: AppConfig) -> None:
+        self._own = Path(config.app.output_dir)
+        #: Where the NAS is mounted; None if this worker does not deliver to one.
+        self.nas: Path | None = Path(config.nas.path) if config.nas.enabled else None
+        self._own_id = ""
+
+    @property
+    def own_id(self) -> str:
+        """Id of the worker's own output folder, which is made if need be; "" where it cannot be."""
+        if not self._own_id:
+            try:
+                self._own_id = make_place(self._own, create_root=True)
+            except TransferError as error:
+                log.warning("%s; what needs the folder will not work here", error)
+        return self._own_id
+
+    def output(self, spec: JobSpec) -> Path:
+        """Return where a job's whole files go; raises PlaceUnseenError if this machine does not see it."""
+        if not spec.output_dir:
+            return self._own
+        root = _named(spec)
+        if spec.place:
+            require_place(root, spec.place)
+        return root
+
+    def split_file(self, task: DownloadTask, cancel: Cancel, room: Room, place: str = "") -> SplitFile:
+        """Return the split file of a task, in the folder that has the id `place`; raises PlaceUnseenError."""
+        spec, file = task.spec, task.file
+        root = self.shared(spec, task.about, place)
+        parts = nas_parts(spec, file) if root is self.nas else None
+        return SplitFile(root, spec, file, cancel, room, parts=parts)
+
+    def shared(self, spec: JobSpec, about: Descriptor, place: str = "") -> Path:
+        """Return where a split file is put together, `nas` itself where that is the NAS.
+
+        Where the output folder is the NAS, the file gets the name of one in an output folder. Raises
+        PlaceUnseenError.
+        """
+        place = place or about.place
+        candidates = [_named(spec) if spec.output_dir else self._own]
+        if self.nas:
+            candidates.append(self.nas)
+        for root in candidates:
+            if read_place(root) == place:
+                return root
+        names = " nor ".join(map(str, candidates))
+        raise PlaceUnseenError(
+            f"{about.file.path}: its parts are put together in a folder that this machine does not see as "
+            f"{names}; mount it there, or let this worker work elsewhere"
+        )
+
+
+def _named(spec: JobSpec) -> Path:
+    return Path(spec.output_dir).expanduser().absolute()

@@ -1,0 +1,112 @@
+"""How the end of a task is reported to the queue: done, divided, given back, or failed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from distributed_downloader.errors import TransferError, TransientError
+from distributed_downloader.models import DownloadTask, Failure
+from distributed_downloader.outcome import Divided, Finished, Outcome
+from distributed_downloader.queue_terms import Split
+from distributed_downloader.redis_client import RedisClient, Settled, Verdict
+from distributed_downloader.redis_parts import RedisParts
+from distributed_downloader.retry import Action, Decision, RetryPolicy, park_seconds
+from distributed_downloader.running import Running
+
+log = logging.getLogger(__name__)
+
+#: A call to the queue that may be repeated until Redis takes it.
+Report = Callable[[], None]
+
+
+class Reports:
+    """Makes reports for one worker; `on_rest`, `on_sealer` and `on_owed` tell the worker what follows."""
+
+    def __init__(
+        self,
+        redis: RedisClient,
+        *,
+        host: str,
+        policy: RetryPolicy,
+        on_rest: Callable[[str, bool], None],
+        on_sealer: Callable[[str, DownloadTask], None] = lambda _worker, _task: None,
+        on_owed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._redis, self._parts = redis, RedisParts(redis)
+        self._host, self._policy = host, policy
+        self._on_rest, self._on_sealer, self._on_owed = on_rest, on_sealer, on_owed
+
+    def success(self, worker_id: str, token: str, task: DownloadTask, outcome: Outcome) -> Report:
+        """Return the report of what a task came to."""
+        if isinstance(outcome, Divided):
+            return lambda: self._divided(worker_id, token, task, outcome)
+        return lambda: self._completed(worker_id, token, task, outcome)
+
+    def failure(self, worker_id: str, token: str, running: Running, error: TransferError) -> Report:
+        """Return the report of a task that did not succeed, as the policy decides it."""
+        decision = self._policy.decide(error, running.task.tries)
+        blind = decision.action is Action.BLIND
+        if blind or decision.action is Action.REST:
+            self._on_rest(str(error), blind)
+        if blind:
+            log.info("back    %s: %s", running.task.name, error)
+            return lambda: self._parts.blind(worker_id, token, str(error))
+        if decision.action in (Action.RELEASE, Action.REST):
+            log.info("back    %s: %s", running.task.name, error)
+            return lambda: self._released(worker_id, token)
+        return lambda: self._failed(worker_id, token, running, error, decision)
+
+    def _completed(self, worker_id: str, token: str, task: DownloadTask, outcome: Finished) -> None:
+        settled = self._redis.complete(
+            worker_id, token, task.about.size, self._host, written=outcome.written, owes=outcome.owes
+        )
+        if settled is Settled.STALE:
+            log.info("done    %s, but the task had been given to another worker", task.name)
+            return
+        log.info("done    %s", task.name)
+        if settled is Settled.SEALER:
+            self._on_sealer(worker_id, task)
+        if outcome.owes:
+            self._on_owed()
+
+    def _divided(self, worker_id: str, token: str, task: DownloadTask, outcome: Divided) -> None:
+        parts = outcome.parts
+        answer = self._parts.split(
+            worker_id, token, outcome.place, parts, written=outcome.written, file=outcome.file
+        )
+        if answer is Split.DONE:
+            log.info("split   %s: %d parts for the whole fleet", task.name, len(parts))
+        elif answer is Split.WAITS:
+            log.info("back    %s: another job puts it together in the same folder", task.name)
+
+    def _released(self, worker_id: str, token: str) -> None:
+        self._redis.release(worker_id, [token])
+
+    def _failed(
+        self, worker_id: str, token: str, running: Running, error: TransferError, decision: Decision
+    ) -> None:
+        task = running.task
+        if decision.hold:
+            self._redis.hold(task.spec.endpoint, decision.hold)
+        reason = _reason(error, task.file.path)
+        # What is written of a part lies where all see it: no host is better than another.
+        kept = running.bytes_done if isinstance(error, TransientError) and not task.about.place else 0
+        verdict = self._redis.fail(
+            worker_id,
+            token,
+            Failure(path=task.name, error=reason, host=self._host, tries=task.tries + 1, at=time.time()),
+            None if decision.action is Action.BURY else decision.delay,
+            parked_for=park_seconds(kept),
+            excused_tries=decision.excused_tries,
+        )
+        if verdict is Verdict.RETRY:
+            log.warning("retry   %s in %.0f s: %s", task.name, decision.delay, reason)
+        elif verdict is Verdict.BURIED:
+            log.error("failed  %s: %s", task.name, reason)
+
+
+def _reason(error: TransferError, path: str) -> str:
+    """Return the error's text without the path, which is shown beside it, and as text that JSON can hold."""
+    return str(error).removeprefix(f"{path}: ").encode("utf-8", "replace").decode()
