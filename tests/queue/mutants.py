@@ -179,13 +179,13 @@ MUTANTS = (
     Mutant(
         "nobody takes a dead worker's place at the seal",
         "complete",
-        "elseif not sealer or not redis.call('ZSCORE', key('workers'), sealer) then",
+        "elseif not sealer or sealer == worker or not redis.call('ZSCORE', key('workers'), sealer) then",
         "elseif not sealer then",
     ),
     Mutant(
         "two prepare a seal",
         "complete",
-        "elseif not sealer or not redis.call('ZSCORE', key('workers'), sealer) then",
+        "elseif not sealer or sealer == worker or not redis.call('ZSCORE', key('workers'), sealer) then",
         "else",
     ),
     Mutant(
@@ -194,8 +194,9 @@ MUTANTS = (
         "seal) == 1 and 3 or 2",
         "seal) == 1 and 2 or 2",
     ),
+    Mutant("a part that was not written counts as written", "complete", "written == '1' and start", "start"),
     Mutant("parts done are not counted", "complete", "add(jobkey(job), 'parts_done', 1)", ""),
-    Mutant("a report takes the place of another", "complete", "(n - 1), records", "0, records"),
+    Mutant("a report takes the place of another", "complete", "(n - 1), range", "0, range"),
     Mutant(
         "a seal is let go and stays held", "complete", "redis.call('HDEL', jobkey(job, 'held'), seal)", ""
     ),
@@ -235,7 +236,12 @@ MUTANTS = (
     Mutant(
         "silence is no reason", "steal", "now - part.heard >= silence", "now - part.heard >= 99 * silence"
     ),
-    Mutant("a part without a byte is not relieved", "steal", "position > 0 and position or BLOCK", "length"),
+    Mutant(
+        "a part that stalled is not relieved",
+        "steal",
+        "if rate == 0 then return math.max(",
+        "if rate == 0 then return math.max(start + length, ",
+    ),
     Mutant("a fast part loses what it has", "steal", " + rate * (now - at) / 1000", ""),
     Mutant("tails of no worth are taken", "steal", "(rate == 0 and 1 or least)", "1"),
     Mutant(

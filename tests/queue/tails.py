@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
+from distributed_downloader import queue_terms
 from distributed_downloader.models import Descriptor, JobState, Part, Token
-from distributed_downloader.outcome import Range, Record
+from distributed_downloader.outcome import Range
 from distributed_downloader.queue_terms import FileParts
 from tests.queue.base import MANY, Base, Job, Split, is_token
 from tests.queue.invariants import Snapshot
@@ -33,6 +34,11 @@ class Victim:
         return self.silent and self.owner != worker
 
 
+def stalled_at(part: Part, victim: Victim) -> int:
+    """Return the bytes that a stalled part keeps: the full blocks that are there, but one at least."""
+    return max((part.start + victim.position) // BLOCK * BLOCK - part.start, BLOCK)
+
+
 @dataclass
 class Tails(Base):
     """The world as far as parts are concerned."""
@@ -56,10 +62,10 @@ class Tails(Base):
         size = job.tasks[task].file.size if job else 9
         missing = self.some_ranges(size)
         there = size - sum(each.length for each in missing)
-        written = [Record(0, there, "a" * 64)] if there and self.choose.number(0, 1) else []
+        written = [Range(0, there)] if there and self.choose.number(0, 1) else []
 
         def report() -> bool:
-            return self.parts.split(worker, token, PLACE, missing, written)
+            return self.parts.split(worker, token, PLACE, missing, written=written) is queue_terms.Split.DONE
 
         if not mine:
             with self.unchanged("I5: a stale split"):
@@ -216,7 +222,7 @@ class Tails(Base):
                     return True
                 continue
             left, least = part.length - each.position, self.queue.limits.least_tail
-            if each.rate == 0 and left > (0 if each.position else BLOCK):
+            if each.rate == 0 and left > 0 and part.length > stalled_at(part, each):
                 return True
             if each.rate == 1 and each.owner != worker and left // 2 - BLOCK >= least:
                 return True
@@ -250,9 +256,7 @@ class Tails(Base):
         assert not victim.lost_to(worker), f"{victim} should have lost all of it"
         assert victim.owner != worker or victim.rate == 0 or left >= 64 * least, f"{victim} is our own"
         share = min(0.5, victim.rate / (victim.rate + speed)) if victim.rate > 1 and speed else 0.5
-        fair, slack = (
-            (victim.position + left * share, BLOCK) if victim.rate else (victim.position or BLOCK, 0)
-        )
+        fair, slack = (victim.position + left * share, BLOCK) if victim.rate else (stalled_at(old, victim), 0)
         assert fair - 1 <= cut <= fair + slack + 1, f"{victim} keeps {cut}, fair is {fair:.0f}"
         shorter = Part(start=old.start, length=cut, seal=old.seal)
         job.tasks[at] = job.tasks[at].model_copy(update={"part": shorter})
@@ -308,7 +312,7 @@ class Tails(Base):
         held = [token for token in self.holds(worker) if token.startswith(f"{job.id}.{seal}.")]
         held = [*filter(is_token, held)]
         reports = split.reports[first:]
-        records = [Record.parse(text) for report in reports for text in report.split()]
+        records = [Range.parse(text) for report in reports for text in report.split()]
         token = held[0] if held else ""
         state = JobState(self.state(job.id))
         assert found == FileParts(state, len(self.missing(job, seal)), token, records, len(reports))

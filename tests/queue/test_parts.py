@@ -8,8 +8,8 @@ import pytest
 import redis as redis_py
 
 from distributed_downloader.models import DownloadTask, JobState, Part, RepoFile
-from distributed_downloader.outcome import Range, Record
-from distributed_downloader.queue_terms import FileParts, Member, Tail
+from distributed_downloader.outcome import Range
+from distributed_downloader.queue_terms import FileParts, Member, Split, Tail
 from distributed_downloader.redis_client import Limits, RedisClient, Settled, Verdict
 from distributed_downloader.redis_parts import RedisParts
 from tests.queue.base import spec_of, status_of
@@ -98,14 +98,14 @@ def test_a_split_whose_reply_is_lost_is_done_all_the_same(
 def test_what_is_there_already_counts_and_is_told(client: RedisClient, parts: RedisParts) -> None:
     job = a_job(client, 0, seal=False)
     client.submit(job, 0, [RepoFile(path="big", size=100)], "d")
-    written = [Record(0, 30, "a" * 64), Record(60, 30, "b" * 64)]
+    written = [Range(0, 30), Range(60, 30)]
     missing = [Range(30, 30), Range(90, 10)]
-    assert parts.split("w1", str(take(client).token), "ab12", missing, written)
+    assert parts.split("w1", str(take(client).token), "ab12", missing, written=written)
     assert about(client, job)["bytes_done"] == "60"
     assert parts.of_file("w1", job, 0, 0) == FileParts(JobState.RUNNING, 2, "", written, 1)
     first, second = take_all(client)
-    client.complete("w1", str(first.token), 0, "h1", records=[record(first)])
-    client.complete("w1", str(second.token), 0, "h1", records=[record(second)])
+    client.complete("w1", str(first.token), 0, "h1", written=True)
+    client.complete("w1", str(second.token), 0, "h1", written=True)
     assert about(client, job)["bytes_done"] == "100"
 
 
@@ -160,7 +160,7 @@ def test_a_split_job_that_was_forgotten_leaves_nothing(
 ) -> None:
     job, (first, second, third) = a_split_job(client, parts=3)
     parts.progress("w1", {str(first.token): (5, 1), str(second.token): (5, 1)})
-    client.complete("w1", str(third.token), 0, "h1", records=[record(third)])
+    client.complete("w1", str(third.token), 0, "h1")
     client.forget(job)
     assert not [name for name in keys(redis) if name.startswith("job:")]
     assert parts.progress("w1", {str(first.token): (6, 1)}) == {}
@@ -171,6 +171,62 @@ def test_a_split_job_that_was_forgotten_leaves_nothing(
     assert not redis.exists(f"{NS}tails", f"{NS}progress", f"{NS}active:w1")
 
 
+# -- two jobs, one file ---------------------------------------------------------------------------
+
+
+def test_one_job_at_a_time_puts_a_file_together(client: RedisClient, parts: RedisParts) -> None:
+    """Two would write into one file, and one would publish what the other still writes."""
+    a_worker(client)
+    one, two = a_big_file(client, 1), a_big_file(client, 2)
+    first, second = take_all(client)
+    assert parts.split("w1", str(first.token), "ab12", [Range(0, 1)], file="f") is Split.DONE
+    assert parts.split("w1", str(second.token), "ab12", [Range(0, 1)], file="f") is Split.WAITS
+    assert about(client, two)["delayed"] == "1"
+    part = take(client)
+    client.complete("w1", str(part.token), 0, "h1")
+    client.complete("w1", str(take(client).token), 0, "h1")
+    assert about(client, one)["state"] == "done"
+    assert not client.commands.exists(f"{NS}splitting")
+    again = come_back(client, two)
+    assert parts.split("w1", str(again.token), "ab12", [Range(0, 1)], file="f") is Split.DONE
+
+
+@pytest.mark.parametrize("end", ["forget", "cancel"])
+def test_a_job_that_is_no_more_gives_way(client: RedisClient, parts: RedisParts, end: str) -> None:
+    a_worker(client)
+    one, two = a_big_file(client, 1), a_big_file(client, 2)
+    first, second = take_all(client)
+    assert parts.split("w1", str(first.token), "ab12", [Range(0, 1)], file="f") is Split.DONE
+    part = take(client)
+    assert client.forget(one) if end == "forget" else client.control("cancel", one)
+    assert parts.split("w1", str(second.token), "ab12", [Range(0, 1)], file="f") is Split.DONE
+    client.release("w1", [str(part.token)])
+    if client.control("resume", one):
+        begun = [client.begin("w1", token) for _ in range(2) if (token := client.claim("w1", 1))]
+        assert [task.token.job for task in begun if task] == [two], "and when it comes back, it waits"
+        assert about(client, one)["delayed"] == "1"
+
+
+def a_big_file(client: RedisClient, n: int) -> int:
+    job = a_job(client, 0, spec=spec_of(n), seal=False)
+    client.submit(job, 0, [RepoFile(path="big", size=1)], "d")
+    client.seal(job)
+    return job
+
+
+def come_back(client: RedisClient, job: int) -> DownloadTask:
+    """Let the time pass after which a task is tried again, and take it."""
+    with client.commands.pipeline() as pipe:
+        for token in client.commands.zrange(f"{NS}delayed", 0, -1):
+            pipe.zadd(f"{NS}delayed", {str(token): 0})
+        pipe.delete(f"{NS}tick")
+        pipe.execute()
+    client.tick()
+    task = take(client)
+    assert task.token.job == job
+    return task
+
+
 # -- the seal -------------------------------------------------------------------------------------
 
 
@@ -179,11 +235,13 @@ def test_the_first_to_finish_a_part_prepares_the_seal_and_gets_it(
 ) -> None:
     """I8."""
     job, tasks = a_split_job(client, parts=3)
-    for n, (task, answer) in enumerate(zip(tasks, [Settled.SEALER, Settled.DONE, Settled.DONE], strict=True)):
+    for n, (task, answer) in enumerate(
+        zip(tasks, [Settled.SEALER, Settled.SEALER, Settled.DONE], strict=True)
+    ):
         assert parts.of_file("w1", job, 0, 0) == FileParts(
             JobState.RUNNING, 3 - n, "", [record(each) for each in tasks[:n]], n
         )
-        assert client.complete("w1", str(task.token), 0, "h1", records=[record(task)]) is answer
+        assert client.complete("w1", str(task.token), 0, "h1", written=True) is answer
     before = dump(redis)
     found = parts.of_file("w1", job, 0, 2)
     assert found == FileParts(JobState.RUNNING, 0, f"{job}.0.1", [record(tasks[2])], 1)
@@ -313,7 +371,6 @@ def test_progress_tells_what_is_ours_and_how_long_it_is(client: RedisClient, par
         (20 * MB, MB, 0, 60),  # half of what is left
         (20 * MB, MB, 3 * MB, 40),  # a quarter of what is left
         (20 * MB, 9 * MB, MB, 60),  # half of what is left at most
-        (20 * MB, 0, MB, 20),  # stalled: only what is there
     ],
 )
 def test_both_ends_are_done_at_the_same_time(
@@ -444,12 +501,15 @@ def test_a_part_is_not_taken_for_ever(client: RedisClient, parts: RedisParts) ->
 
 
 @pytest.mark.parametrize("thief", ["w1", "w2"])
-def test_of_a_part_without_a_byte_a_block_stays(client: RedisClient, parts: RedisParts, thief: str) -> None:
+@pytest.mark.parametrize(("done", "kept"), [(0, 65536), (100, 65536), (200_000, 3 * 65536)])
+def test_of_a_part_that_stalled_the_full_blocks_stay(
+    client: RedisClient, parts: RedisParts, thief: str, done: int, kept: int
+) -> None:
     _, (task,) = a_split_job(client, parts=1)
-    parts.progress("w1", {str(task.token): (0, 0)})
+    parts.progress("w1", {str(task.token): (done, 0)})
     tail = steal(parts, client, thief)
     assert tail
-    assert (tail.token.task, part_of(tail).start) == (2, 65536)
+    assert (tail.token.task, part_of(tail).start) == (2, kept)
 
 
 def test_a_tail_whose_reply_is_lost_goes_to_others(client: RedisClient, parts: RedisParts) -> None:

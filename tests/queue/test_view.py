@@ -19,7 +19,7 @@ from distributed_downloader.redis_client import Limits, RedisClient
 from distributed_downloader.redis_parts import RedisParts
 from distributed_downloader.redis_view import RedisView
 from tests.queue.base import spec_of, status_of
-from tests.queue.steps import NS, a_job, a_split_job, a_worker, failure, files, record, take, take_all
+from tests.queue.steps import NS, a_job, a_split_job, a_worker, failure, files, take, take_all
 from tests.servers import Server
 
 
@@ -217,7 +217,7 @@ def test_a_split_file_is_one_file(client: RedisClient, view: RedisView) -> None:
     assert (status.done, status.parts_done, status.files_done) == (1, 1, 0)
     assert (status.bytes_total, status.bytes_done) == (90, 30)
     for task in tasks[1:]:
-        client.complete("w1", str(task.token), 0, "h1", records=[record(task)])
+        client.complete("w1", str(task.token), 0, "h1", written=True)
     (seal,) = client.beat("w1", "h1").tokens  # type: ignore[union-attr]
     assert [file.status for file in view.files(job)] == [TaskStatus.ACTIVE]
     client.complete("w1", seal, 0, "h1", owes="ab12 /data")

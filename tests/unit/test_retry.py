@@ -71,7 +71,7 @@ def test_a_pause_that_the_hub_asks_for_does_not_use_up_the_few_tries_of_a_file()
 
 def test_a_file_that_does_not_fit_here_is_offered_to_other_machines() -> None:
     decision = RetryPolicy(draw=lambda low, high: high).decide(errors.PlaceError("too large"), 2)
-    assert (decision.action, decision.delay, decision.excused_tries) == (Action.RETRY, 8.0, 10)
+    assert (decision.action, decision.delay, decision.excused_tries) == (Action.RETRY, 60.0, 10)
 
 
 def test_a_retry_waits_longer_for_the_host_that_holds_more_of_it() -> None:
