@@ -64,6 +64,10 @@ def command(
     if app.progress_console.is_terminal:  # elsewhere, the progress was lines that told it already
         for each in failures:
             click.echo(f"failed: {each.path}: {each.error}", err=True)
+    if job.delivered:
+        click.echo(
+            f"on the NAS: {job.delivered:,} of {job.files:,} files, in {app.config.nas.path}", err=True
+        )
     click.echo(where(job))
     return int(bool(job.failed or submitted.plan.skipped_count))
 

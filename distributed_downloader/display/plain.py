@@ -67,7 +67,8 @@ def outcome(progress: JobProgress, canvas: Canvas) -> str:
     if shown.state is JobState.DELIVERING:
         return f"delivered {shown.delivered:,} of {shown.owed + shown.delivered:,} to the NAS"
     took = f" in {units.duration(shown.ended_at - shown.created_at)}" if shown.ended_at else ""
-    return f"{shown.state.value}{took}"
+    delivered = f", {shown.delivered:,} of {shown.files:,} on the NAS" if shown.delivered else ""
+    return f"{shown.state.value}{took}{delivered}"
 
 
 def _prospect(progress: JobProgress, canvas: Canvas) -> str:

@@ -52,7 +52,8 @@ class Engines:
             if error is None:
                 return
             # That there are no ranges means that the file has to be fetched whole, whatever ails the others.
-            if failed is None or not (isinstance(error, UnfitError) or isinstance(failed, RangeError)):
+            ranges_refused = context.is_part and isinstance(failed, RangeError)
+            if failed is None or not (ranges_refused or isinstance(error, UnfitError)):
                 failed = error
         assert failed is not None  # there is always an engine
         raise failed

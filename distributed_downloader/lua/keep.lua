@@ -3,6 +3,8 @@
 -- ARGV[2] -> id of the folder
 -- ARGV[3] -> ms
 -- ARGV[4...] -> "job.task"
+--
+-- Returns 1.
 local due = clock() + ARGV[3]
 for i = 4, #ARGV do redis.call('ZADD', key('owed:' .. ARGV[2]), 'XX', due, ARGV[i]) end
 return 1

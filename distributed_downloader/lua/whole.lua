@@ -4,6 +4,7 @@
 -- ARGV[3] -> reason
 --
 -- Returns 1, or 0 if the job is gone: a key of it must not come back.
-if redis.call('EXISTS', jobkey(ARGV[2])) == 0 then return 0 end
-redis.call('HSET', jobkey(ARGV[2]), 'unsplit', ARGV[3])
+local job = ARGV[2]
+if redis.call('EXISTS', jobkey(job)) == 0 then return 0 end
+redis.call('HSET', jobkey(job), 'unsplit', ARGV[3])
 return 1

@@ -152,7 +152,7 @@ MUTANTS = (
     ),
     Mutant("what is there of a split file is not told", "split", "if ARGV[5] ~= '' then", "if false then"),
     Mutant("parts are not fed", "split", "'held')\n  wake(job)", "'held')"),
-    Mutant("a seal is handed out under an old epoch", "split", "task, (epoch + 1) ..", "task, epoch .."),
+    Mutant("a seal is handed out under an old epoch", "split", "{epoch + 1, there", "{epoch, there"),
     Mutant(
         "a listing does not go on after a split", "submit", "about[1] - (about[2] or 0)", "tonumber(about[1])"
     ),

@@ -14,12 +14,12 @@ from distributed_downloader.retry import Action, RetryPolicy, park_seconds
 
 
 def leaves(cls: type[TransferError]) -> Iterator[type[TransferError]]:
-    below = cls.__subclasses__()
+    # A module's own errors are its own business.
+    below = [sub for sub in cls.__subclasses__() if sub.__module__ == errors.__name__]
     if not below or cls is errors.LocalError:
         yield cls
     for sub in below:
-        if sub.__module__ == errors.__name__:  # a module's own errors are its own business
-            yield from leaves(sub)
+        yield from leaves(sub)
 
 
 EXPECTED = {
@@ -31,9 +31,11 @@ EXPECTED = {
     errors.ServerError: Action.RETRY,
     errors.RateLimitError: Action.RETRY,
     errors.RangeError: Action.RETRY,
+    errors.UnfitError: Action.RETRY,
     errors.CorruptError: Action.RETRY,
     errors.LocalError: Action.REST,
     errors.PlaceError: Action.RETRY,
+    errors.PlaceUnseenError: Action.BLIND,
     errors.StoppedError: Action.RELEASE,
 }
 

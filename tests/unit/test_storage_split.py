@@ -23,7 +23,14 @@ from hypothesis import strategies as st
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.download.engine import Sink
-from distributed_downloader.errors import LocalError, PlaceError, PlaceUnseenError, RefusedError, StoppedError
+from distributed_downloader.errors import (
+    LocalError,
+    PlaceError,
+    PlaceUnseenError,
+    RefusedError,
+    StoppedError,
+    TransientError,
+)
 from distributed_downloader.models import Part, RepoFile
 from distributed_downloader.outcome import Range, Record
 from distributed_downloader.storage import RepoFolder, room, sweep
@@ -619,7 +626,7 @@ def test_nobody_vouches_for_bytes_in_a_file_that_is_gone(split: SplitFile, end: 
                 write(split, 900, SIZE)
             sink.write(CONTENT[50:300])
 
-    with pytest.raises(LocalError, match="was removed while it was in use"):
+    with pytest.raises(TransientError, match="was removed while it was in use"):
         use()
     assert split.records() == ([record(900, SIZE)] if end in ("replaced", "renewed") else [])
 
@@ -630,7 +637,7 @@ def test_a_journal_that_is_gone(split: SplitFile) -> None:
             shutil.rmtree(journal(split))
             sink.write(CONTENT[:300])
 
-    with pytest.raises(LocalError, match="was removed while it was in use"):
+    with pytest.raises(TransientError, match="was removed while it was in use"):
         use()
 
 
@@ -807,7 +814,7 @@ def test_publishing_goes_on_where_it_was_killed(root: Path, split: SplitFile) ->
 
 
 def test_publishing_what_is_gone(split: SplitFile) -> None:
-    with pytest.raises(LocalError, match="was removed"):
+    with pytest.raises(TransientError, match="was removed"):
         split.publish()
 
 
