@@ -40,11 +40,11 @@ local function expect(token, owner, done, rate, left, heard)
   redis.call('HSET', key('progress'), token, table.concat({owner, done, rate, now, heard}, ' '))
 end
 
--- The byte from which on the tail goes to us, so that both end at the same time; at most half stays,
+-- The byte from which on the tail goes to us, so that both end at the same time; half, if nobody knows,
 -- and with one that has stalled only what is there, or a block if nothing is.
 local function cut(start, length, position, rate)
   if rate == 0 then return math.max(math.floor((start + position) / BLOCK) * BLOCK, start + BLOCK) end
-  local share = rate > 1 and speed > 0 and math.min(0.5, rate / (rate + speed)) or 0.5
+  local share = rate > 1 and speed > 0 and rate / (rate + speed) or 0.5
   local middle = math.ceil((start + position + (length - position) * share) / BLOCK) * BLOCK
   return math.max(middle, start + BLOCK)
 end

@@ -370,7 +370,7 @@ def test_progress_tells_what_is_ours_and_how_long_it_is(client: RedisClient, par
         (0, 1, 10 * MB, 50),  # its own speed is not known yet
         (20 * MB, MB, 0, 60),  # half of what is left
         (20 * MB, MB, 3 * MB, 40),  # a quarter of what is left
-        (20 * MB, 9 * MB, MB, 60),  # half of what is left at most
+        (20 * MB, 9 * MB, MB, 92),  # nine tenths of what is left
     ],
 )
 def test_both_ends_are_done_at_the_same_time(

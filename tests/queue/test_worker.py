@@ -36,7 +36,7 @@ T = TypeVar("T")
 SPEC = JobSpec(
     repo_type=RepoType.MODEL, repo_id="org/name", revision="main", commit="c" * 40, endpoint="http://hub.test"
 )
-AT_ONCE = RetryPolicy(draw=lambda low, high: low)
+AT_ONCE = RetryPolicy(place_delay=(0.0, 0.0), draw=lambda low, high: low)
 
 
 def until(what: Callable[[], T | None], seconds: float = 30) -> T:
