@@ -31,7 +31,7 @@ class Limits:
     #: Parts that a file may be split into, which bounds the time that Redis is busy with it.
     parts: int = 2048
     #: Least bytes of a tail that are worth a connection of their own.
-    least_tail: int = 128 * 1024
+    least_tail: int = 64 * 1024
 
     @property
     def silence(self) -> float:

@@ -4,7 +4,7 @@
 -- ARGV[2] -> worker
 -- ARGV[3] -> bytes a second that it may expect, 0 = unknown
 -- ARGV[4] -> ms of silence after which a part is taken as a whole
--- ARGV[5] -> least bytes that are worth it; from the worker's own parts that move, 64 times that
+-- ARGV[5] -> least bytes that are worth it; from the worker's own parts that move, 128 times that
 --
 -- Returns {token or "", parts under way}.
 local worker, speed, silence, least = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -58,7 +58,7 @@ local function take_tail(token, part)
   start, length = tonumber(start), tonumber(length)
   local position = math.min(math.floor(part.done), length)
   local left = length - position
-  if left == 0 or left * 1000 < WORTH_MS * rate or (owner == worker and rate > 0 and left < 64 * least) then return nil end
+  if left == 0 or left * 1000 < WORTH_MS * rate or (owner == worker and rate > 0 and left < 128 * least) then return nil end
   local middle = cut(start, length, position, rate)
   local mine = start + length - middle
   if mine < (rate == 0 and 1 or least) then return nil end

@@ -250,7 +250,7 @@ MUTANTS = (
         "math.max(math.floor(speed), 1)",
         "math.floor(speed)",
     ),
-    Mutant("a worker splits its own parts to bits", "steal", "left < 64 * least", "left < least"),
+    Mutant("a worker splits its own parts to bits", "steal", "left < 128 * least", "left < least"),
     Mutant("a part that soon ends loses its tail", "steal", "left * 1000 < WORTH_MS * rate or", ""),
     Mutant("a slow part keeps half", "steal", "rate > 1 and speed > 0 and", "false and"),
     Mutant("progress of others' parts counts", "progress", "job and mine[token] and", "job and"),

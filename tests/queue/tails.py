@@ -254,7 +254,7 @@ class Tails(Base):
         assert tail.part.length >= least or victim.rate == 0, f"{tail.part} is not worth it"
         assert left * 1000 >= 300 * victim.rate, f"{victim} would soon have been done"
         assert not victim.lost_to(worker), f"{victim} should have lost all of it"
-        assert victim.owner != worker or victim.rate == 0 or left >= 64 * least, f"{victim} is our own"
+        assert victim.owner != worker or victim.rate == 0 or left >= 128 * least, f"{victim} is our own"
         share = victim.rate / (victim.rate + speed) if victim.rate > 1 and speed else 0.5
         fair, slack = (victim.position + left * share, BLOCK) if victim.rate else (stalled_at(old, victim), 0)
         assert fair - 1 <= cut <= fair + slack + 1, f"{victim} keeps {cut}, fair is {fair:.0f}"
