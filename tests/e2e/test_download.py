@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from distributed_downloader.local_hub.repo import LocalRepo
-from tests.e2e.fleet import Fleet
+from tests.e2e.fleet import Fleet, until
 from tests.hub.faults import Corrupt, Stall, Status
 from tests.hub.faulty import FaultyHub
 from tests.hub.sample import tree
@@ -43,6 +43,8 @@ def test_interrupted_it_says_how_to_go_on_and_does(fleet: Fleet, source: Path, h
     hub.on(stall, file=BIG)
     running = fleet.start("download", "org/model", "-o", "out")
     assert stall.reached.wait(60)
+    partial = fleet.folder / "out/.hf-downloader/partial"
+    until(lambda: any(path.stat().st_size for path in partial.glob("*.part")))  # sent is not yet arrived
     (server,) = embedded_servers(running.pid)
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=60)
