@@ -42,7 +42,7 @@ def _flat(plain: bytes, prefix: int, file: RepoFile) -> bytes:
     stem, suffix = os.path.splitext(plain[prefix:])  # noqa: PTH122 - the name is bytes
     if len(suffix) > _LONGEST_SUFFIX:
         stem, suffix = stem + suffix, b""
-    end = b".%s%s" % (hashlib.sha256(file.path.encode()).hexdigest()[:8].encode(), suffix)
+    end = b".%s%s" % (hashlib.sha256(file.path.encode()).hexdigest()[:12].encode(), suffix)
     start = plain[:prefix] + stem
     return _cut(start, LONGEST_NAME - len(end)) + end
 

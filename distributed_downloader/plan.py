@@ -127,8 +127,8 @@ class Plan:
         before: dict[str, set[str]] = {}
         for page in listing:
             here: dict[str, set[str]] = {}
-            wanted = (file for file in page if self._is_new(file, here, before) and self._is_wanted(file))
-            accepted = [file for file in map(self._named, wanted) if file]
+            new = (file for file in page if self._is_new(file, here, before))
+            accepted = [file for file in map(self._accept, new) if file]
             before = here
             if accepted:
                 yield accepted
@@ -144,14 +144,21 @@ class Plan:
             self.alike.append((min(kin), file.path))
         return True
 
-    def _is_wanted(self, file: RepoFile) -> bool:
-        if not self._accepts(file.path):
-            return False
-        if reason := danger(file.path):
-            self._skip(file, reason)
-            return False
+    def _accept(self, file: RepoFile) -> RepoFile | None:
+        """Return the file as it is to be queued; None if it is not."""
+        wanted = self._accepts(file.path)
+        if not (wanted or self._flat_name):
+            return None
+        reason = danger(file.path)
+        # Files that are not wanted have names too: jobs with other filters must not give theirs away.
+        named = None if reason else self._named(file)
+        if not wanted:
+            return None
+        if named is None:
+            self._skip(file, reason or "its name on the NAS is taken, and [nas] preserve_structure is off")
+            return None
         self.unhashed += not (file.sha256 or file.git_sha1)
-        return True
+        return named
 
     def _named(self, file: RepoFile) -> RepoFile | None:
         """Return the file, marked if an earlier one has its flat name; None if that does not help.
@@ -166,7 +173,6 @@ class Plan:
             if digest not in self._taken:
                 self._taken.add(digest)
                 return candidate
-        self._skip(file, "its name on the NAS is taken, and [nas] preserve_structure is off")
         return None
 
     def _skip(self, file: RepoFile, reason: str) -> None:

@@ -29,7 +29,7 @@ def where(path: str, repo_id: str = "org/name", *, flat: bool = False, clash: bo
 
 
 def digest(path: str) -> str:
-    return hashlib.sha256(path.encode()).hexdigest()[:8]
+    return hashlib.sha256(path.encode()).hexdigest()[:12]
 
 
 @pytest.mark.parametrize(

@@ -280,6 +280,14 @@ def test_a_file_whose_two_names_are_taken_is_refused_and_told() -> None:
     assert plan.skipped_count == 1
 
 
+@pytest.mark.parametrize("filters", [{"include": ["b/*"]}, {"exclude": ["a/*"]}])
+def test_a_job_with_other_filters_gives_the_same_flat_names(filters: dict[str, list[str]]) -> None:
+    plan = Plan(**filters, flat_name=flat_name)
+    (page,) = plan.pages([some("a/x.bin", "b/x.bin")])
+    assert [(file.path, file.clash) for file in page] == [("b/x.bin", True)]
+    assert plan.skipped == []
+
+
 _FLAT_PATHS = st.lists(st.sampled_from(["a", "b", "c", "X"]), min_size=1, max_size=3).map("/".join)
 _LONG = st.sampled_from(["x" * 250, "X" * 250, "d/" + "x" * 250, "\u00e9" * 125])
 _HASHED = _FLAT_PATHS.map(hashed)
