@@ -40,13 +40,20 @@ local function expect(token, owner, done, rate, left, heard)
   redis.call('HSET', key('progress'), token, table.concat({owner, done, rate, now, heard}, ' '))
 end
 
--- The byte from which on the tail goes to us, so that both end at the same time; half, if nobody knows,
--- and with one that has stalled only what is there, or a block if nothing is.
+-- The byte from which on the tail goes to us, so that both end at the same time; half, if nobody knows
+-- how fast they are. Of the two borders of blocks around it that at which all is there first: for a slow
+-- owner even the rest of a block takes long, so it may be one that it has passed, and we fetch a little
+-- again. Of a part that has stalled only what is there stays, or a block if nothing is. Nil if nothing is won.
 local function cut(start, length, position, rate)
-  if rate == 0 then return math.max(math.floor((start + position) / BLOCK) * BLOCK, start + BLOCK) end
-  local share = rate > 1 and speed > 0 and rate / (rate + speed) or 0.5
-  local middle = math.ceil((start + position + (length - position) * share) / BLOCK) * BLOCK
-  return math.max(middle, start + BLOCK)
+  local here, stop = start + position, start + length
+  if rate == 0 then return math.max(math.floor(here / BLOCK) * BLOCK, start + BLOCK) end
+  local pace, ours = rate, speed
+  if rate == 1 or speed == 0 then pace, ours = 1, 1 end
+  local function ends(middle) return math.max((middle - here) / pace, (stop - middle) / ours) end
+  local before = math.floor((here + (stop - here) * pace / (pace + ours)) / BLOCK) * BLOCK
+  local middle = before + BLOCK
+  if before > start and ends(before) <= ends(middle) then middle = before end
+  return ends(middle) < (stop - here) / pace and middle or nil
 end
 
 local function take_tail(token, part)
@@ -60,7 +67,7 @@ local function take_tail(token, part)
   local left = length - position
   if left == 0 or left * 1000 < WORTH_MS * rate or (owner == worker and rate > 0 and left < 128 * least) then return nil end
   local middle = cut(start, length, position, rate)
-  local mine = start + length - middle
+  local mine = middle and start + length - middle or 0
   if mine < (rate == 0 and 1 or least) then return nil end
 
   local n = total_of(job)

@@ -252,7 +252,8 @@ MUTANTS = (
     ),
     Mutant("a worker splits its own parts to bits", "steal", "left < 128 * least", "left < least"),
     Mutant("a part that soon ends loses its tail", "steal", "left * 1000 < WORTH_MS * rate or", ""),
-    Mutant("a slow part keeps half", "steal", "rate > 1 and speed > 0 and", "false and"),
+    Mutant("a slow part keeps half", "steal", "if rate == 1 or speed == 0 then", "if true then"),
+    Mutant("a slow part keeps its block", "steal", "ends(before) <= ends(middle)", "false"),
     Mutant("progress of others' parts counts", "progress", "job and mine[token] and", "job and"),
     Mutant("the dead keep what they had by a report", "progress", "worker, ARGV[i + 1]", "'w0', ARGV[i + 1]"),
     Mutant(

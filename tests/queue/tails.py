@@ -39,6 +39,22 @@ def stalled_at(part: Part, victim: Victim) -> int:
     return max((part.start + victim.position) // BLOCK * BLOCK - part.start, BLOCK)
 
 
+def judge_cut(victim: Victim, part: Part, cut: int, speed: int) -> None:
+    """Both end at the same time as nearly as borders of blocks allow, and sooner than one alone."""
+    known = victim.rate > 1 and speed > 0
+    rate, speed = (victim.rate, speed) if known else (1, 1)
+    left = part.length - victim.position
+
+    def ends(kept: int) -> float:
+        return max((kept - victim.position) / rate, (part.length - kept) / speed)
+
+    fair = victim.position + left * rate / (rate + speed)
+    assert abs(cut - fair) <= BLOCK + 1, f"{victim} keeps {cut}, fair is {fair:.0f}"
+    for other in (cut - BLOCK, cut + BLOCK):
+        assert not 0 < other < part.length or ends(cut) <= ends(other) * 1.0001, f"{other} had been better"
+    assert ends(cut) < left / rate, f"{victim} had been done as soon"
+
+
 @dataclass
 class Tails(Base):
     """The world as far as parts are concerned."""
@@ -255,9 +271,10 @@ class Tails(Base):
         assert left * 1000 >= 300 * victim.rate, f"{victim} would soon have been done"
         assert not victim.lost_to(worker), f"{victim} should have lost all of it"
         assert victim.owner != worker or victim.rate == 0 or left >= 128 * least, f"{victim} is our own"
-        share = victim.rate / (victim.rate + speed) if victim.rate > 1 and speed else 0.5
-        fair, slack = (victim.position + left * share, BLOCK) if victim.rate else (stalled_at(old, victim), 0)
-        assert fair - 1 <= cut <= fair + slack + 1, f"{victim} keeps {cut}, fair is {fair:.0f}"
+        if victim.rate == 0:
+            assert cut == stalled_at(old, victim)
+        else:
+            judge_cut(victim, old, cut, speed)
         shorter = Part(start=old.start, length=cut, seal=old.seal)
         job.tasks[at] = job.tasks[at].model_copy(update={"part": shorter})
         job.tasks.append(job.tasks[at].model_copy(update={"part": tail.part}))

@@ -384,7 +384,7 @@ def test_both_ends_are_done_at_the_same_time(
     assert tail
     assert (tail.token.task, tail.token.epoch, tail.tries) == (2, 0, 0)
     (length,) = parts.progress("w1", {token: (done, rate)}).values()
-    assert kept * MB <= length <= kept * MB + 65536
+    assert abs(length - kept * MB) <= 65536
     assert part_of(tail) == Part(start=length, length=100 * MB - length, seal=0)
     assert (part_of(tail).start % 65536 == 0) == (rate > 0)
     found = about(client, job)
@@ -401,7 +401,27 @@ def test_a_fast_part_is_further_than_it_said(client: RedisClient, parts: RedisPa
     clock(client, START + 4000)
     tail = steal(parts, client, "w2")
     assert tail
-    assert 70 * MB <= part_of(tail).start <= 70 * MB + 65536
+    assert abs(part_of(tail).start - 70 * MB) <= 65536
+
+
+@pytest.mark.parametrize(("done", "kept"), [(80_000, 1), (120_000, 1), (150_000, 2)])
+def test_a_slow_machine_does_not_even_finish_its_block(
+    client: RedisClient, parts: RedisParts, done: int, kept: int
+) -> None:
+    """It would take 1.3 s at 50 kB/s."""
+    _, (task,) = a_split_job(client, parts=1, size=4 * 65536)
+    parts.progress("w1", {str(task.token): (done, 50_000)})
+    tail = steal(parts, client, "w2", MB)
+    assert tail
+    assert part_of(tail).start == kept * 65536
+
+
+def test_a_slow_machine_takes_no_tail_that_the_other_has_sooner(
+    client: RedisClient, parts: RedisParts
+) -> None:
+    _, (task,) = a_split_job(client, parts=1, size=10 * 65536)
+    parts.progress("w1", {str(task.token): (0, MB)})
+    assert parts.steal("w2", 50_000) == Tail(None, True)
 
 
 @pytest.mark.parametrize(
