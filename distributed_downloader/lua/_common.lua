@@ -7,7 +7,7 @@
 -- queue, so a token is handed to a worker at most once in its life: it is the fence.
 
 local DAY = 24 * 3600 * 1000
--- What an ended job leaves, and for how long; everything is kept for good when it is revived.
+-- What an ended job leaves, and for how long once it owes nothing; everything is kept for good when it is revived.
 local KEPT = {
   [7 * DAY] = {'tasks', 'done', 'where', 'hosts', 'pending', 'held', 'home', 'seals', 'sealer', 'records', 'blind'},
   [30 * DAY] = {'', 'failed', 'tries'},
@@ -27,8 +27,7 @@ local function clock()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
--- Keep what does not belong here where a person can look at it.
-local function poison(what)
+local function poison(what)   -- what does not belong here, for a person to look at
   redis.call('LPUSH', key('poison'), what)
   redis.call('LTRIM', key('poison'), 0, POISON_KEPT - 1)
 end
@@ -248,13 +247,20 @@ local function bury(token, failure)
   move(job, 'out', 'failed')
 end
 
+-- What is still owed to the NAS is in the list of tasks, so that stays until nothing is.
+local function fade(job)
+  local owed = tonumber(redis.call('HGET', jobkey(job), 'owed') or '') or 0
+  if owed > 0 or redis.call('PTTL', jobkey(job)) ~= -1 then return end
+  for ms, parts in pairs(KEPT) do
+    for _, part in ipairs(parts) do redis.call('PEXPIRE', jobkey(job, part), ms) end
+  end
+end
+
 local function finish(job, state, now)
   redis.call('HSET', jobkey(job), 'state', state, 'ended_at', now)
   redis.call('ZREM', key('fair'), job)
   redis.call('ZADD', key('ended'), now + 30 * DAY, job)
-  for ms, parts in pairs(KEPT) do
-    for _, part in ipairs(parts) do redis.call('PEXPIRE', jobkey(job, part), ms) end
-  end
+  fade(job)
 end
 
 local function revive(job)
@@ -279,7 +285,8 @@ local function settle(job, now)
   local about = redis.call('HMGET', jobkey(job),
     'state', 'sealed', 'out', 'pending', 'delayed', 'held', 'failed', 'ended_at', 'owed')
   for i = 3, 7 do about[i] = tonumber(about[i]) or 0 end
-  if about[8] or about[3] > 0 then return end
+  if about[8] then return fade(job) end
+  if about[3] > 0 then return end
   if about[1] == 'cancelled' then return finish(job, 'cancelled', now) end
   if about[2] ~= '1' or about[4] + about[5] > 0 then return end
   if about[6] + about[7] > 0 then return finish(job, 'failed', now) end

@@ -234,11 +234,12 @@ def _check_state(snapshot: Snapshot, job: int, about: Mapping[str, str]) -> None
 def _check_lifetime(snapshot: Snapshot, job: int, about: Mapping[str, str]) -> None:
     ended = "ended_at" in about
     assert ended == (str(job) in snapshot.queue("ended")), f"job {job} is missing in the list of the ended"
+    fades = ended and int(about.get("owed", 0)) <= 0
     keys = [f"job:{job}", *(f"job:{job}:{rest}" for rest in snapshot.names(f"job:{job}:"))]
     for key in keys:
         # What a cancelled job still gets (chunks, due retries) goes when the whole job does.
         if not (ended and about["state"] == "cancelled" and key.endswith((":pending", ":tasks"))):
-            assert snapshot.expires[snapshot.namespace + key] == ended, f"retention: {key}, ended: {ended}"
+            assert snapshot.expires[snapshot.namespace + key] == fades, f"retention: {key}, ended: {ended}"
 
 
 def _check_window(snapshot: Snapshot) -> None:

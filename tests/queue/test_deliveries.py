@@ -51,6 +51,19 @@ def take_owed(deliveries: RedisDeliveries, limit: int = 10, *, ended_only: bool 
     return [owed.task for owed in deliveries.take_owed("ab12", limit, 60, ended_only=ended_only)]
 
 
+def test_an_ended_job_keeps_its_list_until_nothing_is_owed(
+    client: RedisClient, deliveries: RedisDeliveries, redis: redis_py.Redis
+) -> None:
+    """A NAS may be away for longer than such a list is kept."""
+    job = finished(client, all_of=False)
+    client.fail("w1", str(take(client).token), failure(), None)
+    assert about(client, job)["state"] == "failed"
+    assert {redis.pttl(f"{NS}job:{job}{part}") for part in ("", ":tasks")} == {-1}
+    for task in take_owed(deliveries):
+        assert deliveries.delivered("ab12", job, task)
+    assert 0 < redis.pttl(f"{NS}job:{job}:tasks") <= 7 * 24 * 3600 * 1000
+
+
 def test_a_job_is_done_when_its_last_file_is_on_the_nas(
     client: RedisClient, deliveries: RedisDeliveries
 ) -> None:
