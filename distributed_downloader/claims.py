@@ -10,10 +10,12 @@ from distributed_downloader.outage import Outage
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_parts import RedisParts
 
-#: Seconds that a claim waits in Redis; whole seconds, for Redis before 7.0.8 takes a fraction for "for ever".
-_SECONDS = 5
+#: Seconds that a claim waits in Redis.
+_SECONDS = 5.0
 #: The same where parts are under way, whose tails an idle slot may take, and where we end when all is done.
-_SECONDS_WHEN_ALERT = 1
+_SECONDS_WHEN_ALERT = 1.0
+#: The same for so many claims in vain, while a part may be late that the end of a file waits for.
+_SECONDS_AT_THE_END, _CLAIMS_AT_THE_END = 0.25, 16
 
 
 class Claims:
@@ -34,6 +36,8 @@ class Claims:
         self._host, self._alert, self._speed = host, alert, speed
         #: Whether parts were under way when we last looked.
         self._parts_about = False
+        #: Claims since the last one that brought something.
+        self._in_vain = 0
         #: hold.now() when the last token was asked for: from then on its owner is expected to report.
         self.asked_at = 0.0
 
@@ -50,11 +54,18 @@ class Claims:
         # Before the wait, for what can be claimed comes to whoever waits, and a tail never does.
         if self._parts_about and self._heartbeat.dry and (token := self._tail(worker_id)):
             return token
-        alert = self._alert or self._parts_about
-        token = self._redis.claim(worker_id, _SECONDS_WHEN_ALERT if alert else _SECONDS)
+        token = self._redis.claim(worker_id, self._seconds())
         self.asked_at = now()  # nobody expects a report on what was only claimed
         self._outage.over()
-        return self._tail(worker_id) if token is None else token
+        if token is None:
+            token = self._tail(worker_id)
+        self._in_vain = 0 if token else self._in_vain + 1
+        return token
+
+    def _seconds(self) -> float:
+        if self._parts_about and self._in_vain < _CLAIMS_AT_THE_END:
+            return _SECONDS_AT_THE_END
+        return _SECONDS_WHEN_ALERT if self._alert or self._parts_about else _SECONDS
 
     def saw_part(self) -> None:
         """Take note that files are split at the moment."""

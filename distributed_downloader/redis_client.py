@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Beat", "Limits", "RedisClient", "Settled", "Verdict"]
 
+#: Seconds; Redis before 7.0.8 takes a timeout below a millisecond for "for ever".
+_LEAST_BLOCK = 0.25
 #: Seconds that Redis may be late with the end of a block before the connection counts as broken.
 _BLOCK_MARGIN = 10
 
@@ -82,7 +84,7 @@ class RedisClient:
         self.address = address_of(client)
         self.scripts = Scripts(client, namespace, self.address, sources)
         self._blocking: redis.Redis | None = None
-        self._blocking_seconds = 0
+        self._blocking_seconds = 0.0
         self._blocking_id: int | None = None
 
     def key(self, name: str) -> str:
@@ -184,8 +186,8 @@ class RedisClient:
             kept = _ms(3 * self.limits.lease)
             self.commands.set(self.key(f"worker:{worker.id}"), worker.model_dump_json(), px=kept)
 
-    def claim(self, worker_id: str, timeout: int) -> str | None:
-        """Wait up to `timeout` whole seconds for a token: BRPOPLPUSH ready -> the worker's own list.
+    def claim(self, worker_id: str, timeout: float) -> str | None:
+        """Wait up to `timeout` seconds for a token: BRPOPLPUSH ready -> the worker's own list.
 
         For one thread at a time. A token whose reply is lost stays in the list, and `beat` shows it.
         """
@@ -193,13 +195,13 @@ class RedisClient:
             try:
                 client = self._connect_to_block(timeout)
                 ready, mine = self.key("ready"), self.key(f"active:{worker_id}")
-                token: Any = client.brpoplpush(ready, mine, max(1, timeout))
+                token: Any = client.brpoplpush(ready, mine, max(_LEAST_BLOCK, timeout))
             except BaseException:
                 self._blocking_id = None  # the next connection has another
                 raise
         return None if token is None else str(token)
 
-    def _connect_to_block(self, timeout: int) -> redis.Redis:
+    def _connect_to_block(self, timeout: float) -> redis.Redis:
         if self._config is None:
             return self.commands
         if self._blocking is None or timeout > self._blocking_seconds:

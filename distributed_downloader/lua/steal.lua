@@ -9,11 +9,12 @@
 -- Returns {token or "", parts under way}.
 local worker, speed, silence, least = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local now = clock()
-local BLOCK, LOOKED_AT, WORTH_MS, TAKEN_WHOLE = 65536, 16, 300, 3
+local BLOCK, LOOKED_AT, WORTH_MS, LATE_MS, TAKEN_WHOLE = 65536, 16, 300, 300, 3
 
 feed()
 local count = redis.call('ZCARD', key('tails'))
 local idle = count > 0 and redis.call('LLEN', key('ready')) == 0 and redis.call('ZSCORE', key('workers'), worker)
+local tails = redis.call('ZREVRANGE', key('tails'), 0, LOOKED_AT - 1)
 
 -- How far a part is, as far as anybody knows; nil if nobody may take from it.
 local function present(token)
@@ -22,7 +23,28 @@ local function present(token)
   local job, task = split(token)
   if not owner or not job or not holds(owner, token) then return untail(token) end
   if redis.call('HGET', jobkey(job), 'state') ~= 'running' or not within(task, total_of(job)) then return nil end
-  return {owner = owner, done = tonumber(done) + rate * (now - at) / 1000, rate = tonumber(rate), heard = tonumber(heard)}
+  return {owner = owner, done = tonumber(done), rate = tonumber(rate), since = now - at, heard = tonumber(heard)}
+end
+
+-- Bytes that a part of that length has by now, and bytes a second. Of one that should be complete for a
+-- while and is not, nobody knows more than it said last: its connection may hang.
+local function reckon(part, length)
+  local done, rate, since = math.min(part.done, length), part.rate, part.since
+  local left = length - done
+  if rate > 1 and left > 0 and since > left * 1000 / rate + LATE_MS then
+    return done, math.max(math.floor(left * 1000 / since), 2)
+  end
+  return math.min(math.floor(done + rate * since / 1000), length), rate
+end
+
+-- Bytes a second of a part under way, on average; nil if nobody knows any.
+local function typical()
+  local sum, n = 0, 0
+  for _, about in ipairs(redis.call('HMGET', key('progress'), unpack(tails))) do
+    local rate = tonumber(string.match(about or '', '^%S+ %d+ (%d+)') or 0)
+    if rate > 1 then sum, n = sum + rate, n + 1 end
+  end
+  return n > 0 and sum / n or nil
 end
 
 -- Counted as a loss: it may be this part that silences its workers.
@@ -40,15 +62,17 @@ local function expect(token, owner, done, rate, left, heard)
   redis.call('HSET', key('progress'), token, table.concat({owner, done, rate, now, heard}, ' '))
 end
 
--- The byte from which on the tail goes to us, so that both end at the same time; half, if nobody knows
--- how fast they are. Of the two borders of blocks around it that at which all is there first: for a slow
--- owner even the rest of a block takes long, so it may be one that it has passed, and we fetch a little
--- again. Of a part that has stalled only what is there stays, or a block if nothing is. Nil if nothing is won.
+-- The byte from which on the tail goes to us, so that both end at the same time; whose speed is not known
+-- is taken to be as fast as the others. Of the two borders of blocks around it that at which all is there
+-- first: for a slow owner even the rest of a block takes long, so it may be one that it has passed, and we
+-- fetch a little again. Of a part that has stalled only what is there stays, or a block if nothing is. Nil
+-- if nothing is won.
 local function cut(start, length, position, rate)
   local here, stop = start + position, start + length
   if rate == 0 then return math.max(math.floor(here / BLOCK) * BLOCK, start + BLOCK) end
-  local pace, ours = rate, speed
-  if rate == 1 or speed == 0 then pace, ours = 1, 1 end
+  local usual = (rate == 1 or speed == 0) and typical()
+  local pace = rate > 1 and rate or usual or math.max(speed, 1)
+  local ours = speed > 0 and speed or usual or pace
   local function ends(middle) return math.max((middle - here) / pace, (stop - middle) / ours) end
   local before = math.floor((here + (stop - here) * pace / (pace + ours)) / BLOCK) * BLOCK
   local middle = before + BLOCK
@@ -57,13 +81,13 @@ local function cut(start, length, position, rate)
 end
 
 local function take_tail(token, part)
-  local owner, rate = part.owner, part.rate
+  local owner = part.owner
   local job, task = split(token)
   local line = redis.call('HGET', jobkey(job, 'tasks'), task) or ''
   local start, length, seal = part_of(line)
   if not start or redis.call('HEXISTS', jobkey(job, 'held'), seal) == 0 then return nil end
   start, length = tonumber(start), tonumber(length)
-  local position = math.min(math.floor(part.done), length)
+  local position, rate = reckon(part, length)
   local left = length - position
   if left == 0 or left * 1000 < WORTH_MS * rate or (owner == worker and rate > 0 and left < 128 * least) then return nil end
   local middle = cut(start, length, position, rate)
@@ -92,7 +116,7 @@ local function try(token)
 end
 
 if idle then
-  for _, token in ipairs(redis.call('ZREVRANGE', key('tails'), 0, LOOKED_AT - 1)) do
+  for _, token in ipairs(tails) do
     local found = try(token)
     if found then return {found, count} end
   end

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from distributed_downloader import queue_terms
 from distributed_downloader.models import Descriptor, JobState, Part, Token
@@ -15,7 +16,7 @@ from tests.queue.invariants import Snapshot
 
 PLACE = "ab12"
 #: The numbers of lua/steal.lua.
-BLOCK, LOOKED_AT, TAKEN_WHOLE = 65536, 16, 3
+BLOCK, LOOKED_AT, LATE_MS, TAKEN_WHOLE = 65536, 16, 300, 3
 
 
 @dataclass
@@ -34,15 +35,33 @@ class Victim:
         return self.silent and self.owner != worker
 
 
+class Thief(NamedTuple):
+    """Who takes: its bytes a second, and those of a part on average; None where that is hard to say."""
+
+    worker: str
+    speed: int
+    usual: float | None
+
+
 def stalled_at(part: Part, victim: Victim) -> int:
     """Return the bytes that a stalled part keeps: the full blocks that are there, but one at least."""
     return max((part.start + victim.position) // BLOCK * BLOCK - part.start, BLOCK)
 
 
-def judge_cut(victim: Victim, part: Part, cut: int, speed: int) -> None:
+def reckon(done: int, rate: int, since: int, length: int) -> tuple[int, int]:
+    """Return where a part is by now, and its bytes a second; one that is late is where it was last seen."""
+    left = length - done
+    if rate > 1 and left > 0 and since > left * 1000 / rate + LATE_MS:
+        return done, max(left * 1000 // since, 2)
+    return min(done + rate * since // 1000, length), rate
+
+
+def judge_cut(victim: Victim, part: Part, cut: int, thief: Thief) -> None:
     """Both end at the same time as nearly as borders of blocks allow, and sooner than one alone."""
-    known = victim.rate > 1 and speed > 0
-    rate, speed = (victim.rate, speed) if known else (1, 1)
+    if thief.usual is None:
+        return
+    rate = victim.rate if victim.rate > 1 else thief.usual or max(thief.speed, 1)
+    speed = thief.speed or thief.usual or rate
     left = part.length - victim.position
 
     def ends(kept: int) -> float:
@@ -185,12 +204,12 @@ class Tails(Base):
     def steal_as(self, worker: str) -> None:
         """Take from others, judge what it is, and begin it, unless the reply is lost."""
         speed, before = self.choose.of([0, 0, 50_000, 10**7]), self.look()
-        victims = self.victims(before)
+        victims, thief = self.victims(before), Thief(worker, speed, self.usual(before))
         token, under_way = self.parts.steal(worker, speed)
         after = self.look()
         assert under_way == bool(before.queue("tails"))
         if token is None:
-            assert not self.surely(worker, victims, after), f"nothing was taken of {victims}"
+            assert not self.surely(thief, victims, after), f"nothing was taken of {victims}"
             assert not self.moved(before, after), "nothing was taken, and yet something moved"
             return
         job, task, epoch = Token.parse(token)
@@ -200,7 +219,7 @@ class Tails(Base):
         assert token in self.holds(worker)
         if task == len(self.jobs[job].tasks):
             assert epoch == 0
-            self.judge_tail(worker, token, speed, victims, after)
+            self.judge_tail(thief, token, victims, after)
         else:
             self.judge_whole(worker, token, victims)
         assert self.moved(before, after) <= {(job, task)}, f"more moved than {token}"
@@ -221,15 +240,23 @@ class Tails(Base):
                 part = self.part_of(token) if token in self.heard else None
                 if part and snapshot.jobs[Token.parse(token).job]["state"] == "running":
                     done, rate, at, heard = self.heard[token]
-                    position = min(int(done + rate * (self.now - at) / 1000), part.length)
+                    position, rate = reckon(min(done, part.length), rate, self.now - at, part.length)
                     silent = self.now - heard >= self.queue.limits.silence * 1000
                     found.append(Victim(token, owner, position, rate, silent))
         return found
 
-    def surely(self, worker: str, victims: list[Victim], after: Snapshot) -> bool:
+    def usual(self, before: Snapshot) -> float | None:
+        """Return the bytes a second that parts get on average, 0 if nobody knows; None for too many parts."""
+        tails = before.queue("tails")
+        rates = [self.heard[token][1] for token in tails if token in self.heard and self.heard[token][1] > 1]
+        return None if len(tails) > LOOKED_AT else sum(rates) / len(rates) if rates else 0
+
+    def surely(self, thief: Thief, victims: list[Victim], after: Snapshot) -> bool:
         """Return whether one of the parts is to be had in any case."""
+        worker, speed, _ = thief
         if not self.registered(worker) or after.queue("ready") or len(after.queue("tails")) > LOOKED_AT:
             return False
+        least, usual = self.queue.limits.least_tail, thief.usual
         for each in victims:
             part, at = self.part_of(each.token), Token.parse(each.token)[:2]
             assert part
@@ -237,10 +264,11 @@ class Tails(Base):
                 if self.losses[at] < TAKEN_WHOLE:
                     return True
                 continue
-            left, least = part.length - each.position, self.queue.limits.least_tail
+            left = part.length - each.position
             if each.rate == 0 and left > 0 and part.length > stalled_at(part, each):
                 return True
-            if each.rate == 1 and each.owner != worker and left // 2 - BLOCK >= least:
+            no_faster = each.rate == 1 or (usual and each.rate <= usual and left * 1000 >= 300 * each.rate)
+            if no_faster and speed == 0 and each.owner != worker and left // 2 - BLOCK >= least:
                 return True
         return False
 
@@ -254,8 +282,9 @@ class Tails(Base):
         self.losses[job, task] += 1
         assert self.losses[job, task] <= TAKEN_WHOLE, f"I7: {token} was taken too often"
 
-    def judge_tail(self, worker: str, token: str, speed: int, victims: list[Victim], after: Snapshot) -> None:
+    def judge_tail(self, thief: Thief, token: str, victims: list[Victim], after: Snapshot) -> None:
         """The end of a part was taken; both parts together are what the one was."""
+        worker, speed, _ = thief
         id_, task, _ = Token.parse(token)
         job, least = self.jobs[id_], self.queue.limits.least_tail
         tail = Descriptor.from_line(after.part(id_, "tasks", {})[str(task)])
@@ -274,7 +303,7 @@ class Tails(Base):
         if victim.rate == 0:
             assert cut == stalled_at(old, victim)
         else:
-            judge_cut(victim, old, cut, speed)
+            judge_cut(victim, old, cut, thief)
         shorter = Part(start=old.start, length=cut, seal=old.seal)
         job.tasks[at] = job.tasks[at].model_copy(update={"part": shorter})
         job.tasks.append(job.tasks[at].model_copy(update={"part": tail.part}))

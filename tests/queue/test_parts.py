@@ -416,6 +416,31 @@ def test_a_slow_machine_does_not_even_finish_its_block(
     assert part_of(tail).start == kept * 65536
 
 
+def test_whose_speed_is_not_known_is_taken_for_one_of_the_others(
+    client: RedisClient, parts: RedisParts
+) -> None:
+    """A slow machine must not take half of what a quick one has just begun."""
+    _, (known, begun) = a_split_job(client, parts=2, size=20 * MB)
+    parts.progress("w1", {str(known.token): (9_900_000, MB), str(begun.token): (0, 1)})
+    tail = steal(parts, client, "w2", 250_000)
+    assert tail
+    assert abs(part_of(tail).length - 2 * MB) <= 65536
+
+
+def test_of_a_part_that_is_late_nobody_knows_more_than_was_said(
+    client: RedisClient, parts: RedisParts
+) -> None:
+    _, (task,) = a_split_job(client, parts=1)
+    parts.progress("w1", {str(task.token): (99 * MB, MB)})
+    clock(client, START + 1200)
+    assert parts.steal("w2", MB) == Tail(None, True), "it may just be done"
+    clock(client, START + 1400)
+    tail = steal(parts, client, "w2", MB)
+    assert tail
+    left = 100 * MB - part_of(tail).start
+    assert abs(left - MB * 1.4 / 2.4) <= 65536
+
+
 def test_a_slow_machine_takes_no_tail_that_the_other_has_sooner(
     client: RedisClient, parts: RedisParts
 ) -> None:
