@@ -25,6 +25,7 @@ DownloaderError                      exit code 1
     |   +-- CorruptError                     size, hash or an error page instead of the file
     +-- LocalError                       this machine's disk: full, read-only, no permission
     |   +-- PlaceError                       the same, but for this one file
+    |   |   +-- RoomError                        no room for it
     |   +-- PlaceUnseenError                 the folder of the job is not the one that others see
     +-- StoppedError                     the task was taken back: shutdown, cancel, lost lease
 """
@@ -141,6 +142,10 @@ class LocalError(TransferError):
 
 class PlaceError(LocalError):
     """No place on this machine for this one file: it is too large, or its folder is closed to us."""
+
+
+class RoomError(PlaceError):
+    """There is no room for this one file; for a smaller one, or later, there may be."""
 
 
 class PlaceUnseenError(LocalError):

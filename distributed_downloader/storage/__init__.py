@@ -7,22 +7,23 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.errors import CorruptError, RefusedError
+from distributed_downloader.errors import ConflictError, CorruptError, RefusedError
 from distributed_downloader.models import JobSpec, RepoFile
 from distributed_downloader.storage.disk import disk, open_folder
-from distributed_downloader.storage.partial import Partial, host_tag, is_held
-from distributed_downloader.storage.place import STATE, claim_marker, read_marker
+from distributed_downloader.storage.partial import Partial, host_tag, is_held, is_taken
+from distributed_downloader.storage.place import STATE, claim_marker, is_unclaimed, read_marker
 from distributed_downloader.storage.room import Room
 from distributed_downloader.storage.target import Target
 from distributed_downloader.verify import Hasher, feed
 
 #: Seconds after which partial data that nobody holds is removed.
 KEEP_PARTIAL = 7 * 24 * 3600.0
+_LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: A split file and its journal, which many machines use without locks, are as old as the newer of the two.
 _TWINS = {".split": ".records", ".records": ".split"}
 
@@ -36,10 +37,11 @@ class RepoFolder:
         self._room = room or Room(0)
         #: Where the repo's files go.
         self.path = output_dir / spec.repo_id
+        self._flat = spec.repo_id.replace("/", "--")
 
     def claim_folder(self) -> None:
         """Make sure that the folder is this repo's; raises RefusedError if another repo owns it."""
-        marker = self._root / STATE / "repos" / self._spec.repo_id.replace("/", "--")
+        marker = self._root / STATE / "repos" / self._flat
         owner = f"{self._spec.repo_type.value} {self._spec.repo_id}\n"
         with disk(marker, whole=True), open_folder(self._root, [STATE.encode(), b"repos"]) as folder:
             found = read_marker(folder, marker.name) or claim_marker(folder, marker.name, owner)
@@ -48,6 +50,29 @@ class RepoFolder:
                 f"{self.path} already holds the {found.strip() or 'unknown repo'}; "
                 f"give the {owner.strip()} another --output-dir, so that they do not mix"
             )
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep others who want to be alone with this repo out, until the block or the process ends.
+
+        It is for those who share no Redis: two of them would put one split file together, each believing
+        that nobody else writes what it has proven. Raises ConflictError. A disk without locks keeps nobody
+        out.
+        """
+        lock = self._root / STATE / "alone" / self._flat
+        with ExitStack() as stack:
+            with disk(lock, whole=True):  # and not around what the caller does
+                folder = stack.enter_context(open_folder(self._root, [STATE.encode(), b"alone"]))
+                # It stays for ever, for who removes a lock may remove another one's.
+                fd = os.open(lock.name, _LOCK, 0o666, dir_fd=folder)
+                stack.callback(os.close, fd)
+                taken = is_taken(fd)
+            if taken:
+                raise ConflictError(
+                    f"another `download` of {self._spec.repo_id} writes into {self.path}; "
+                    "wait until it ends, or use another --output-dir"
+                )
+            yield
 
     def has(self, file: RepoFile, cancel: Cancel) -> bool:
         """Return whether the published file is there and right, by its hash.
@@ -95,12 +120,18 @@ def sweep(output_dir: Path, *, older_than: float = KEEP_PARTIAL) -> int:
 
     It is left behind where a worker was killed and another machine took over.
     """
-    folder = output_dir / STATE / "partial"
     deadline = time.time() - older_than
+    swept = _sweep_folder(output_dir, [STATE, "partial"], deadline, lambda _: True)
+    markers = ([STATE], [STATE, "repos"])
+    return swept + sum(_sweep_folder(output_dir, parts, deadline, is_unclaimed) for parts in markers)
+
+
+def _sweep_folder(root: Path, parts: list[str], deadline: float, doomed: Callable[[str], bool]) -> int:
+    folder = root.joinpath(*parts)
     # Opened to see that no link leads there, for what follows goes by path.
-    inner = [STATE.encode(), b"partial"]
-    with disk(folder), suppress(FileNotFoundError), open_folder(output_dir, inner, create=False):
-        return sum(_sweep_one(path, deadline) for path in folder.iterdir())
+    inner = [part.encode() for part in parts]
+    with disk(folder), suppress(FileNotFoundError), open_folder(root, inner, create=False):
+        return sum(_sweep_one(path, deadline) for path in folder.iterdir() if doomed(path.name))
     return 0
 
 

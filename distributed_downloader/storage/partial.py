@@ -214,11 +214,17 @@ def is_held(path: Path) -> bool:
     """Return whether somebody is writing the partial at `path`; on a disk without locks nobody can tell."""
     fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
+        return is_taken(fd)
+    finally:
+        os.close(fd)
+
+
+def is_taken(fd: int) -> bool:
+    """Take the lock; return whether somebody else has it. On a disk without locks nobody can tell."""
+    try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
         return False
-    finally:
-        os.close(fd)
     return False

@@ -17,6 +17,8 @@ from distributed_downloader.storage.disk import disk, open_folder, refuse_other,
 STATE = ".hf-downloader"
 _MARKER = "place"
 _ID = re.compile(r"([0-9a-f]{32})\n")
+#: A marker that is not claimed yet; no repo and no marker can have such a name.
+_UNCLAIMED = re.compile(r"~[0-9a-f]{12}")
 
 
 def read_place(root: Path) -> str:
@@ -70,16 +72,19 @@ def require_place(root: Path, place: str) -> None:
 
 
 @contextmanager
-def open_within(root: Path, there: Sequence[bytes], missing: Sequence[bytes]) -> Iterator[int]:
+def open_within(
+    root: Path, there: Sequence[bytes], missing: Sequence[bytes], mode: int = 0o777
+) -> Iterator[int]:
     """Open `root/there/missing` and yield its descriptor; what must be `there` is never made.
 
-    What is made lies in the folder that was found, even if its mount goes away at the same time.
+    What is made, less open than `mode` by the umask, lies in the folder that was found, even if its mount
+    goes away at the same time.
     Raises FileNotFoundError if something is not there, and RefusedError as `open_folder` does.
     """
     path = list(there)
     for part in missing:
         with open_folder(root, path, create=False) as folder, suppress(FileExistsError):
-            os.mkdir(part, dir_fd=folder)
+            os.mkdir(part, mode, dir_fd=folder)
             sync_folder(folder)
         path.append(part)
     with open_folder(root, path, create=False) as folder:
@@ -101,12 +106,27 @@ def read_marker(folder: int, name: str) -> str:
 
 def claim_marker(folder: int, name: str, text: str) -> str:
     """Write a marker unless somebody is faster; return what it says now."""
-    temporary = f"{name[:200]}.{secrets.token_hex(6)}"
+    temporary = f"~{secrets.token_hex(6)}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
-    with os.fdopen(fd, "w", encoding="utf-8") as marker:
-        marker.write(text)
-        marker.flush()
-        os.fsync(fd)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as marker:
+            marker.write(text)
+            marker.flush()
+            os.fsync(fd)
+        _claim(folder, temporary, name)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
+    sync_folder(folder)
+    return read_marker(folder, name)
+
+
+def is_unclaimed(name: str) -> bool:
+    """Return whether a file of that name is what somebody left who was killed while he claimed a marker."""
+    return _UNCLAIMED.fullmatch(name) is not None
+
+
+def _claim(folder: int, temporary: str, name: str) -> None:
     try:
         os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     except FileExistsError:
@@ -115,10 +135,6 @@ def claim_marker(folder: int, name: str, text: str) -> str:
         # A disk without hard links: two first claims in the same instant are not told apart.
         if not read_marker(folder, name):
             os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-    with suppress(FileNotFoundError):
-        os.unlink(temporary, dir_fd=folder)
-    sync_folder(folder)
-    return read_marker(folder, name)
 
 
 def _id_in(folder: int) -> str:

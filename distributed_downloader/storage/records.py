@@ -16,10 +16,14 @@ RECORD_SIZE = 16 << 20
 _NAME = re.compile(r"(\d{1,19})\+(\d{1,8})\.([0-9a-f]{64})", re.ASCII)
 
 
-def read_records(folder: int, size: int) -> list[Record]:
-    """Return the records of a file of `size` bytes, by their start; what is no record is left out."""
+def read_records(folder: int, size: int, around: Range | None = None) -> list[Record]:
+    """Return the records of a file of `size` bytes, by their start; what is no record is left out.
+
+    Of those that do not touch the range `around`, some or all are left out too.
+    """
+    near = _near(around or Range(0, size))
     with os.scandir(folder) as entries:
-        found = [_parse(entry.name) for entry in entries if entry.is_file(follow_symlinks=False)]
+        found = [_of_file(entry) for entry in entries if near(entry.name)]
     return sorted(record for record in found if record and record.end <= size)
 
 
@@ -92,6 +96,25 @@ def cut(ranges: Iterable[Range], size: int) -> Iterator[Range]:
             end = min(whole.end, (start // size + 1) * size)
             yield Range(start, end - start)
             start = end
+
+
+def _near(around: Range) -> Callable[[str], bool]:
+    """Return whether the record of a name may touch a range, as a function.
+
+    A journal may have 100,000s of names, and on a network disk each look at a file is a question.
+    """
+    first, end = around.start - RECORD_SIZE, around.end
+
+    def near(name: str) -> bool:
+        start = name.partition("+")[0]
+        return start.isdecimal() and len(start) < 20 and first < int(start) < end
+
+    return near
+
+
+def _of_file(entry: os.DirEntry[str]) -> Record | None:
+    record = _parse(entry.name)
+    return record if record and entry.is_file(follow_symlinks=False) else None
 
 
 def _parse(name: str) -> Record | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.errors import PlaceError
+from distributed_downloader.errors import RoomError
 from distributed_downloader.storage.disk import disk
 
 #: What file systems say that cannot reserve: NFS before 4.2, FUSE, ZFS, and sandboxes without the call.
@@ -46,7 +46,7 @@ class Room:
         """Count on so many bytes where `folder` lies, until the block ends.
 
         Give a function if the need shrinks as bytes are written, so that these are not counted twice.
-        Raises PlaceError if there is no room.
+        Raises RoomError if there is no room.
         """
         need: Need = needed if callable(needed) else lambda: needed
         with disk(folder, whole=True):
@@ -67,7 +67,7 @@ class Room:
         free = info.f_bavail * info.f_frsize
         reserve = min(self._reserve, info.f_blocks * info.f_frsize // 20)
         if needed > free - reserve - others:
-            raise PlaceError(
+            raise RoomError(
                 f"{folder}: {needed:,} bytes are needed and {free:,} are free, of which {others:,} are for "
                 f"transfers that run and {reserve:,} are kept free (disk_reserve); "
                 "free some space, or use another --output-dir"

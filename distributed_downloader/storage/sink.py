@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -73,6 +74,8 @@ class PartSink:
             if room <= 0:
                 return
             with disk(self._path):
+                # Or it is published, and must not change any more.
+                require_name(self._fd, self._folder, self._path.name, self._path)
                 count = os.pwrite(self._fd, view[:room], position)
             self._hash.update(view[:count])
             self.size += count
@@ -108,21 +111,13 @@ class PartSink:
         self._begun, self._hash = position, hashlib.sha256()
         with disk(self._path):
             os.fsync(self._fd)
-            if not self._is_current():
-                raise gone(self._path)
+            # For a record is about the file that has the name.
+            require_name(self._fd, self._folder, self._path.name, self._path)
             try:
                 add_record(self._journal, record)
             except FileNotFoundError:
                 raise gone(self._path) from None
         self._records.add(record)
-
-    def _is_current(self) -> bool:
-        """Whether the file that we write still has its name: a record is about the one that has."""
-        try:
-            named = os.stat(self._path.name, dir_fd=self._folder, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(named, os.fstat(self._fd))
 
 
 class Reader:
@@ -135,7 +130,9 @@ class Reader:
         """Return whether both read the same file, not only one of the same name."""
         if self._fd is None or other._fd is None:
             return False
-        return os.path.samestat(os.fstat(self._fd), os.fstat(other._fd))
+        with disk(self._path):
+            mine, theirs = _info(self._fd), _info(other._fd)
+        return mine is not None and theirs is not None and os.path.samestat(mine, theirs)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return the bytes there; fewer only where the file ends."""
@@ -147,6 +144,35 @@ class Reader:
                     break
                 found += data
         return bytes(found)
+
+
+def require_name(fd: int, folder: int, name: str, path: Path) -> None:
+    """Raise TransientError about `path` unless an open file is the one that has a name now.
+
+    Over NFS, what another machine did may be seen some seconds late. Raises OSError too.
+    """
+    if not has_name(fd, folder, name):
+        raise gone(path)
+
+
+def has_name(fd: int, folder: int, name: str) -> bool:
+    """Return whether an open file is the one that has a name now; raises OSError."""
+    try:
+        named = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    opened = _info(fd)
+    return opened is not None and os.path.samestat(named, opened)
+
+
+def _info(fd: int) -> os.stat_result | None:
+    """Return what an open file is; None if another machine of a network disk removed it."""
+    try:
+        return os.fstat(fd)
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+        return None
 
 
 def gone(path: Path) -> TransientError:

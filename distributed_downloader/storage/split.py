@@ -11,17 +11,25 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.errors import PlaceError, PlaceUnseenError, RefusedError, TransferError
+from distributed_downloader.errors import (
+    PlaceError,
+    PlaceUnseenError,
+    RefusedError,
+    RoomError,
+    TransferError,
+)
 from distributed_downloader.models import JobSpec, Part, RepoFile
 from distributed_downloader.outcome import Range, Record
 from distributed_downloader.storage.disk import disk, open_folder, refuse_other, sync_folder
 from distributed_downloader.storage.place import STATE, open_within
-from distributed_downloader.storage.records import cut, gaps, read_records, remove_records, touching
+from distributed_downloader.storage.records import read_records, remove_records, touching
 from distributed_downloader.storage.room import Room, preallocate
-from distributed_downloader.storage.sink import PartSink, Reader, gone
+from distributed_downloader.storage.sink import PartSink, Reader, gone, has_name, require_name
 from distributed_downloader.storage.target import Target
 
-_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+#: Not for reading too: NFS would read the rest of a page that is written in pieces, which others write.
+_WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _STATE = [STATE.encode()]
 _PARTIAL = b"partial"
 #: What a disk says that has no room for this one file.
@@ -33,8 +41,8 @@ class SplitFile:
 
     Any machine may use any method at any time. The file keeps its inode until it is published or
     discarded: whoever has it open writes what others read. All methods raise LocalError if the disk
-    refuses, PlaceUnseenError if the place is not there (it is never made here), and RefusedError if
-    something that is not ours has one of our names.
+    refuses, PlaceUnseenError if the place is not there (it is never made here) or another user's,
+    PlaceError if the file has a second name, and RefusedError if something else has one of our names.
     """
 
     def __init__(
@@ -46,51 +54,54 @@ class SplitFile:
         room: Room | None = None,
         *,
         parts: Sequence[bytes] | None = None,
+        alone: bool = False,
     ) -> None:
-        """`parts` are the components of the final name, where that is not the one in an output folder."""
+        """`parts` are the components of the final name, where that is not the one in an output folder.
+
+        With `alone`, it is a file of its own, beside that of a fleet which may use the same folder: each
+        proves what it wrote itself. The caller sees to it that it is (`RepoFolder.alone`).
+        """
         self._root, self._file, self._cancel = root, file, cancel
         self._room = room or Room(0)
         self._target = Target(root, spec, file, parts)
-        self._name = f"{self._target.digest}.split"
-        self._journal_name = f"{self._target.digest}.records".encode()
+        stem = f"{self._target.digest}.alone" if alone else self._target.digest
+        self._name = f"{stem}.split"
+        self._journal_name = f"{stem}.records".encode()
         #: Where it lies, for messages.
         self.path = root / STATE / "partial" / self._name
 
     def prepare(self) -> None:
         """Make the file and reserve its room unless that is done; no byte that was written changes.
 
-        The journal of a file that is gone, or of another size, is removed. Raises PlaceError if there is
-        no room, and RefusedError if the file could not be published.
+        The journal of a file that is gone, or of another size, is removed. Raises RoomError if there is
+        no room, PlaceError if the disk cannot hold so large a file, and RefusedError if the file could not
+        be published.
         """
-        with disk(self.path, whole=True), self._folder() as folder:
+        with self._disk(), self._folder() as folder:
             self._target.check()
             missing = self._file.size - _allocated(folder, self._name)
-            with self._room.take(self._root, missing), self._opened(folder, create=True) as fd:
+            with self._room.take(self._root, missing), self._opened(folder, _WRITE | os.O_CREAT) as fd:
                 if os.fstat(fd).st_size != self._file.size:
                     # In this order, so that no record vouches for a byte that nobody wrote. And in place,
                     # for another machine may have it open.
                     self._forget()
                     os.ftruncate(fd, self._file.size)
                     sync_folder(folder)
-                self._preallocate(fd)
+                self._preallocate(fd, folder)
 
     def records(self) -> list[Record]:
         """Return the journal by start; nothing if the file is gone or has another size."""
-        with disk(self.path, whole=True), self._folder() as folder:
+        with self._disk(), self._folder() as folder:
             return self._read_journal() if self._is_there(folder) else []
 
     def exists(self) -> bool:
         """Return whether the file is there, in its full size."""
-        with disk(self.path, whole=True), self._folder() as folder:
+        with self._disk(), self._folder() as folder:
             return self._is_there(folder)
-
-    def missing(self, size: int) -> list[Range]:
-        """Return what no record covers, by start, cut at multiples of `size` bytes."""
-        return list(cut(gaps(self.records(), self._file.size), size))
 
     def forget(self, ranges: Iterable[Range]) -> None:
         """Remove the records that touch these ranges, so that `part` takes them up from their beginning."""
-        with disk(self.path, whole=True):
+        with self._disk():
             self._forget(touching(ranges))
 
     @contextmanager
@@ -100,7 +111,7 @@ class SplitFile:
         However the block ends, what was written is recorded.
         """
         with ExitStack() as stack:
-            with disk(self.path, whole=True):  # and not around what the caller does with it
+            with self._disk():  # and not around what the caller does with it
                 sink = self._open_sink(part, stack)
             try:
                 yield sink
@@ -117,11 +128,11 @@ class SplitFile:
         A file that is gone reads as an empty one: to whoever compares, its bytes are damaged.
         """
         with ExitStack() as stack:
-            with disk(self.path, whole=True):
+            with self._disk():
                 folder = stack.enter_context(self._folder())
                 fd = None
                 with suppress(FileNotFoundError):
-                    fd = stack.enter_context(self._opened(folder))
+                    fd = stack.enter_context(self._opened(folder, _READ))
             yield Reader(fd, self.path)
 
     def publish(self, proven: Reader | None = None) -> None:
@@ -130,12 +141,14 @@ class SplitFile:
         That its bytes are right is the caller's to check; `proven` is what it has read: another file that
         has got the name meanwhile is not published. Raises TransientError if the file is gone.
         """
-        with disk(self.path, whole=True), self._folder() as folder:
+        with self._disk(), self._folder() as folder:
             try:
-                with self._opened(folder) as fd:
+                with self._opened(folder, _WRITE) as fd:
                     if proven and not proven.is_same(Reader(fd, self.path)):
                         raise gone(self.path)
-                    self._target.publish(fd, folder, self._name)
+                    os.fsync(fd)  # before, so that it is hidden for a moment only
+                    with self._hidden(fd, folder) as name:
+                        self._target.publish(fd, folder, name)
             except FileNotFoundError:
                 raise gone(self.path) from None
             with suppress(OSError):  # what stays of the journal is swept, and vouches for nothing
@@ -143,10 +156,35 @@ class SplitFile:
 
     def discard(self) -> None:
         """Remove the file and its journal, if they are there."""
-        with disk(self.path, whole=True), self._folder() as folder:
+        with self._disk(), self._folder() as folder:
             with suppress(FileNotFoundError):
                 os.unlink(self._name, dir_fd=folder)
             self._remove_journal(folder)
+
+    @contextmanager
+    def _hidden(self, fd: int, folder: int) -> Iterator[str]:
+        """Give the file a name that nobody else knows, and its own one again if the block fails.
+
+        From then on nobody exchanges it, and writers that we know nothing of stop.
+        """
+        name = f"{self._name}.{secrets.token_hex(6)}"
+        os.rename(self._name, name, src_dir_fd=folder, dst_dir_fd=folder)
+        try:
+            require_name(fd, folder, name, self.path)
+            yield name
+        except BaseException:
+            with suppress(OSError):  # the first error says more
+                os.rename(name, self._name, src_dir_fd=folder, dst_dir_fd=folder)
+            raise
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        """Translate what the disk says; what is closed to our user is open to others of the fleet."""
+        with disk(self.path, whole=True):
+            try:
+                yield
+            except PermissionError as error:
+                raise _foreign(self.path, _owner(self.path)) from error
 
     @contextmanager
     def _folder(self) -> Iterator[int]:
@@ -195,18 +233,18 @@ class SplitFile:
         return stat.S_ISREG(info.st_mode) and info.st_nlink == 1 and info.st_size == self._file.size
 
     @contextmanager
-    def _opened(self, folder: int, *, create: bool = False) -> Iterator[int]:
+    def _opened(self, folder: int, flags: int) -> Iterator[int]:
         refuse_other(folder, self._name.encode(), self.path, stat.S_IFREG)
-        flags = _FLAGS | os.O_CREAT if create else _FLAGS
         fd = os.open(self._name, flags, 0o600, dir_fd=folder)
         try:
-            _refuse_foreign(folder, fd, self.path)
+            _require_file(os.fstat(fd), self.path)
+            _require_ours(folder, fd, self.path)
             yield fd
         finally:
             with disk(self.path):
                 os.close(fd)
 
-    def _preallocate(self, fd: int) -> None:
+    def _preallocate(self, fd: int, folder: int) -> None:
         if _room_of(os.fstat(fd)) >= self._file.size:
             return
         try:
@@ -214,18 +252,31 @@ class SplitFile:
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
-            raise PlaceError(
+            self._give_back(fd, folder)
+            kind = PlaceError if error.errno == errno.EFBIG else RoomError
+            raise kind(
                 f"{self.path}: there is no room for {self._file.size:,} bytes; "
                 "free some space, or use another --output-dir"
             ) from error
+
+    def _give_back(self, fd: int, folder: int) -> None:
+        """Remove a file in which nothing is written yet: what it reserved is room for others.
+
+        Whoever has it open notices, which could not be said of a file that is truncated.
+        """
+        if not self._read_journal() and has_name(fd, folder, self._name):
+            os.unlink(self._name, dir_fd=folder)
+            self._remove_journal(folder)
 
     def _open_sink(self, part: Part, stack: ExitStack) -> PartSink:
         folder = stack.enter_context(self._folder())
         if not self._is_there(folder):
             self.prepare()
-        fd = stack.enter_context(self._opened(folder))
-        journal = stack.enter_context(open_within(self._root, [*_STATE, _PARTIAL], [self._journal_name]))
-        records = read_records(journal, self._file.size)
+        fd = stack.enter_context(self._opened(folder, _WRITE))
+        inner = [*_STATE, _PARTIAL]
+        journal = stack.enter_context(open_within(self._root, inner, [self._journal_name], 0o700))
+        _require_ours(folder, journal, self.path.with_suffix(".records"))
+        records = read_records(journal, self._file.size, Range(part.start, part.length))
         sink = PartSink(fd, folder, journal, self.path, part=part, records=records)
         if _room_of(os.fstat(fd)) < self._file.size:  # the disk cannot reserve
             stack.enter_context(self._room.take(self._root, lambda: sink.end - sink.start - sink.size))
@@ -243,14 +294,37 @@ def _allocated(folder: int, name: str) -> int:
         return 0
 
 
-def _refuse_foreign(folder: int, fd: int, path: Path) -> None:
-    """Raise RefusedError for a file that others made or can reach: they could change what we publish."""
-    info = os.fstat(fd)
-    if stat.S_ISREG(info.st_mode) and not info.st_nlink:
+def _require_file(info: os.stat_result, path: Path) -> None:
+    """Raise unless it is a file that only we can reach: others could change what we publish."""
+    if not stat.S_ISREG(info.st_mode):
+        raise RefusedError(f"{path} is not ours; remove it")
+    if not info.st_nlink:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    ours = info.st_uid == os.geteuid() or info.st_uid == _owner_here(folder)
-    if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1 or not ours:
-        raise RefusedError(f"{path} is not ours, or has a second name; remove it")
+    if info.st_nlink > 1:
+        raise PlaceError(f"{path} has a second name, such as a backup by hard links; remove that")
+
+
+def _require_ours(folder: int, fd: int, path: Path) -> None:
+    """Raise PlaceUnseenError for what another user made."""
+    owner = os.fstat(fd).st_uid
+    if owner != os.geteuid() and owner != _owner_here(folder):
+        raise _foreign(path, owner)
+
+
+def _foreign(path: Path, owner: int) -> PlaceUnseenError:
+    """Return the error for what another user made: workers that run as that one can go on with it."""
+    return PlaceUnseenError(
+        f"{path} belongs to uid {owner} and this worker runs as uid {os.geteuid()}; "
+        "run all workers as one user, who may write there"
+    )
+
+
+def _owner(path: Path) -> int:
+    """Return who made a file, or the innermost of its folders that can be seen."""
+    for where in (path, *path.parents):
+        with suppress(OSError):
+            return where.lstat().st_uid
+    return 0
 
 
 def _owner_here(folder: int) -> int:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.errors import LocalError, PlaceError, StoppedError
+from distributed_downloader.errors import LocalError, RoomError, StoppedError
 from distributed_downloader.models import RepoFile
 from distributed_downloader.outcome import Record
 from distributed_downloader.storage.lane import Lane, Pool
@@ -88,7 +88,7 @@ class Spool:
     def _take_room(self, stack: ExitStack, sink: SpooledSink) -> None:
         try:
             stack.enter_context(self._room.take(self._folder, sink.room_needed))
-        except PlaceError as error:
+        except RoomError as error:
             raise LocalError(
                 f"[app] spool_dir: {self._folder} has no room for {sink.room_needed():,} bytes more, beside "
                 f"what other transfers need and disk_reserve keeps; {_ADVICE[errno.ENOSPC]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -20,6 +21,8 @@ def _read_umask() -> int:
 
 
 _UMASK = _read_umask()
+#: What file systems say that know no modes: some of CIFS and FUSE.
+_NO_MODES = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class Target:
@@ -49,9 +52,18 @@ class Target:
         It is on disk before it has its name, and that is safe from a power cut too.
         """
         with disk(self.path):
-            os.fchmod(fd, 0o666 & ~_UMASK)
+            _set_mode(fd)
             os.fsync(fd)
             with open_folder(self._root, self.parents) as there:
                 refuse_other(there, self.name, self.path, stat.S_IFREG)
                 os.rename(name, self.name, src_dir_fd=folder, dst_dir_fd=there)
                 sync_folder(there)
+
+
+def _set_mode(fd: int) -> None:
+    """Let those read the file whom the umask lets; what the disk says to that is its owner's choice."""
+    try:
+        os.fchmod(fd, 0o666 & ~_UMASK)
+    except OSError as error:
+        if error.errno not in _NO_MODES:
+            raise

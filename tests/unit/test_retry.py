@@ -16,7 +16,7 @@ from distributed_downloader.retry import Action, RetryPolicy, park_seconds
 def leaves(cls: type[TransferError]) -> Iterator[type[TransferError]]:
     # A module's own errors are its own business.
     below = [sub for sub in cls.__subclasses__() if sub.__module__ == errors.__name__]
-    if not below or cls is errors.LocalError:
+    if not below or cls in (errors.LocalError, errors.PlaceError):
         yield cls
     for sub in below:
         yield from leaves(sub)
@@ -35,6 +35,7 @@ EXPECTED = {
     errors.CorruptError: Action.RETRY,
     errors.LocalError: Action.REST,
     errors.PlaceError: Action.RETRY,
+    errors.RoomError: Action.RETRY,
     errors.PlaceUnseenError: Action.BLIND,
     errors.StoppedError: Action.RELEASE,
 }

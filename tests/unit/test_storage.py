@@ -31,6 +31,7 @@ from distributed_downloader.storage import RepoFolder, sweep
 from distributed_downloader.storage import partial as partial_module
 from distributed_downloader.storage.disk import disk_error, names, open_folder
 from distributed_downloader.storage.partial import Partial, host_tag, is_held
+from distributed_downloader.storage.place import make_place
 
 CONTENT = b"0123456789" * 100
 LONGEST = "n" * 255
@@ -215,6 +216,13 @@ def test_the_file_is_on_disk_before_it_has_its_name(
         order.clear()
         folder.publish(partial, file())
     assert order == ["fsync", "rename", "fsync"]
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_disk_that_knows_no_modes(folder: RepoFolder, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with failing(monkeypatch, "fchmod", number):
+        put(folder, file())
+    assert folder.has(file(), Cancel())
 
 
 # -- has ------------------------------------------------------------------------------------------
@@ -954,6 +962,21 @@ def test_a_staging_folder_goes_with_its_partial(root: Path, folder: RepoFolder) 
     age(path)
     assert sweep(root) + sweep(root) == 2
     assert state(root) == []
+
+
+@pytest.mark.parametrize("part", ["", "repos"])
+def test_markers_that_were_never_claimed_are_swept(root: Path, folder: RepoFolder, part: str) -> None:
+    folder.claim_folder()
+    make_place(root, create_root=False)
+    new, old = ((root / ".hf-downloader" / part / f"~{name * 12}") for name in "ab")
+    for path in (new, old, *state(root, "repos"), root / ".hf-downloader" / "place"):
+        path.touch()
+        age(path)
+    new.touch()
+    assert sweep(root) == 1
+    assert new.exists()
+    assert len(state(root, "repos")) == 1 + (part == "repos")
+    assert (root / ".hf-downloader" / "place").exists()
 
 
 def test_nothing_to_sweep(tmp_path: Path) -> None:

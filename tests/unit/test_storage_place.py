@@ -13,7 +13,13 @@ from pathlib import Path
 import pytest
 
 from distributed_downloader.errors import LocalError, PlaceUnseenError, RefusedError
-from distributed_downloader.storage.place import make_place, open_within, read_place, require_place
+from distributed_downloader.storage.place import (
+    is_unclaimed,
+    make_place,
+    open_within,
+    read_place,
+    require_place,
+)
 from tests.unit.test_storage import failing
 
 ID = "0123456789abcdef" * 2
@@ -205,6 +211,34 @@ def test_a_disk_without_hard_links(root: Path, monkeypatch: pytest.MonkeyPatch) 
         place = make_place(root, create_root=True)
     assert read_place(root) == place != ""
     assert os.listdir(marker(root).parent) == ["place"]  # noqa: PTH208
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from distributed_downloader.storage.place import make_place
+os.link = lambda *_args, **_options: os._exit(9)
+make_place(Path(sys.argv[1]), create_root=True)
+"""
+
+
+def test_who_is_killed_while_marking_leaves_what_can_be_told_from_a_marker(root: Path) -> None:
+    assert subprocess.run([sys.executable, "-c", KILLED, root], check=False).returncode == 9
+    [left] = marker(root).parent.iterdir()
+    assert is_unclaimed(left.name)
+    assert not is_unclaimed(marker(root).name)
+    make_place(root, create_root=True)
+
+
+@pytest.mark.parametrize("call", ["fsync", "rename"])
+def test_a_marker_that_cannot_be_written_leaves_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    marker(root).parent.mkdir(parents=True)
+    no_links = failing(monkeypatch, "link", errno.EPERM)
+    with no_links, failing(monkeypatch, call, errno.ENOSPC), pytest.raises(LocalError):
+        make_place(root, create_root=True)
+    assert list(marker(root).parent.iterdir()) == []
 
 
 # -- require --------------------------------------------------------------------------------------

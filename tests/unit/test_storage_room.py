@@ -15,11 +15,11 @@ from types import SimpleNamespace
 import pytest
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.errors import LocalError, PlaceError, StoppedError
+from distributed_downloader.errors import LocalError, PlaceError, RoomError, StoppedError
 from distributed_downloader.models import RepoFile
 from distributed_downloader.storage import RepoFolder, room
 from distributed_downloader.storage.room import Room, preallocate
-from tests.unit.test_storage import spec
+from tests.unit.test_storage import failing, spec
 
 #: Bytes of a made-up disk.
 WHOLE = 100_000
@@ -41,7 +41,7 @@ def test_what_is_free_less_the_reserve(
         with Room(100).take(tmp_path, needed):
             pass
     else:
-        with pytest.raises(PlaceError, match=r"901 bytes are needed and 1,000 are free"):
+        with pytest.raises(RoomError, match=r"901 bytes are needed and 1,000 are free"):
             Room(100).take(tmp_path, needed).__enter__()
 
 
@@ -118,6 +118,15 @@ def test_each_disk_has_its_own_room(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match="no such file"):
         Room(0).take(tmp_path / "nowhere", 1).__enter__()
+
+
+def test_no_room_is_told_from_a_folder_that_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with failing(monkeypatch, "statvfs", errno.EACCES), pytest.raises(LocalError) as caught:
+        Room(0).take(tmp_path, 1).__enter__()
+    assert not isinstance(caught.value, RoomError)
+    assert issubclass(RoomError, PlaceError)
 
 
 def test_threads_do_not_take_the_same_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,12 +28,14 @@ from distributed_downloader.errors import (
     PlaceError,
     PlaceUnseenError,
     RefusedError,
+    RoomError,
     StoppedError,
     TransientError,
 )
 from distributed_downloader.models import Part, RepoFile
 from distributed_downloader.outcome import Range, Record
 from distributed_downloader.storage import RepoFolder, room, sweep
+from distributed_downloader.storage import records as records_module
 from distributed_downloader.storage import sink as sink_module
 from distributed_downloader.storage import split as split_module
 from distributed_downloader.storage.place import make_place
@@ -84,6 +86,10 @@ def write(split: SplitFile, start: int, end: int) -> tuple[Record, ...]:
     with split.part(part(start, end)) as sink:
         sink.write(CONTENT[start + sink.size : end])
         return sink.finish()
+
+
+def missing(split: SplitFile, size: int) -> list[Range]:
+    return list(cut(gaps(split.records(), SIZE), size))
 
 
 def partial(root: Path) -> Path:
@@ -177,6 +183,26 @@ def test_records_that_are_no_files(split: SplitFile) -> None:
     assert split.records() == [record(40, 50)]
 
 
+def test_records_around_a_range(split: SplitFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is asked about the others, for a large file has very many."""
+    monkeypatch.setattr(records_module, "RECORD_SIZE", 100)
+    write(split, 0, SIZE)
+    (journal(split) / "nonsense").touch()
+    (journal(split) / str(record(160, 260))).touch()
+    asked, real = list[str](), records_module._parse
+
+    def parse(name: str) -> Record | None:
+        asked.append(name)
+        return real(name)
+
+    monkeypatch.setattr(records_module, "_parse", parse)
+    fd = os.open(journal(split), os.O_RDONLY)
+    around = read_records(fd, SIZE, Range(250, 60))
+    os.close(fd)
+    assert around == [record(160, 260), record(200, 300), record(300, 400)]
+    assert sorted(asked) == sorted(map(str, around))
+
+
 def test_records_come_by_their_start(tmp_path: Path) -> None:
     added = [Record(start, 1, ZEROS) for start in (10, 9, 100, 0)]
     fd = os.open(tmp_path, os.O_RDONLY)
@@ -196,7 +222,7 @@ def test_a_prepared_file_is_private_and_has_its_size(root: Path, split: SplitFil
     assert (info.st_size, stat.S_IMODE(info.st_mode), info.st_nlink) == (SIZE, 0o600, 1)
     assert list(partial(root).iterdir()) == [split.path]
     assert split.records() == []
-    assert split.missing(300) == [Range(0, 300), Range(300, 300), Range(600, 300), Range(900, 100)]
+    assert missing(split, 300) == [Range(0, 300), Range(300, 300), Range(600, 300), Range(900, 100)]
 
 
 def test_a_file_exists_in_its_full_size_or_not_at_all(split: SplitFile) -> None:
@@ -215,7 +241,7 @@ def test_preparing_again_changes_nothing(split: SplitFile) -> None:
     after = split.path.stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
     assert split.path.read_bytes() == CONTENT
-    assert split.missing(100) == []
+    assert missing(split, 100) == []
 
 
 @pytest.mark.parametrize("size", [None, 0, SIZE - 1, SIZE + 1])
@@ -224,11 +250,11 @@ def test_a_journal_without_its_file_is_removed(split: SplitFile, size: int | Non
     write(split, 0, SIZE)
     split.path.unlink() if size is None else os.truncate(split.path, size)
     assert split.records() == []
-    assert split.missing(SIZE) == [Range(0, SIZE)]
+    assert missing(split, SIZE) == [Range(0, SIZE)]
     split.prepare()
     assert split.path.stat().st_size == SIZE
     assert list(journal(split).iterdir()) == []
-    assert split.missing(SIZE) == [Range(0, SIZE)]
+    assert missing(split, SIZE) == [Range(0, SIZE)]
 
 
 def test_who_has_the_file_open_still_writes_it_after_it_was_prepared_anew(split: SplitFile) -> None:
@@ -282,8 +308,62 @@ def test_room_that_runs_out(split: SplitFile, number: int, monkeypatch: pytest.M
         return -1
 
     monkeypatch.setattr(room, "_find_fallocate", lambda: full)
-    with pytest.raises(PlaceError, match="no room for 1,000 bytes"):
+    with pytest.raises(PlaceError, match="no room for 1,000 bytes") as caught:
         split.prepare()
+    # A file that is too large for the disk would not fit into an empty one either.
+    assert isinstance(caught.value, RoomError) is (number != errno.EFBIG)
+
+
+def runs_out(monkeypatch: pytest.MonkeyPatch, during: Callable[[], object] = lambda: None) -> None:
+    """Let the disk be full half way, with something that happens at the same time."""
+
+    def fallocate(fd: int, _mode: int, _start: int, length: int) -> int:
+        os.pwrite(fd, b"0", length // 2)
+        during()
+        ctypes.set_errno(errno.ENOSPC)
+        return -1
+
+    monkeypatch.setattr(room, "_find_fallocate", lambda: fallocate)
+
+
+def test_what_was_reserved_in_vain_is_given_back(
+    root: Path, split: SplitFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs_out(monkeypatch)
+    for _ in range(2):
+        with pytest.raises(RoomError):
+            split.prepare()
+        assert list(partial(root).iterdir()) == []
+    journal(split).mkdir()
+    with pytest.raises(RoomError):
+        split.prepare()
+    assert list(partial(root).iterdir()) == []
+
+
+def test_what_was_written_before_the_room_ran_out_stays(
+    split: SplitFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(split, 0, 300)
+    before = split.records()
+    runs_out(monkeypatch)
+    monkeypatch.setattr(split_module, "_room_of", lambda _info: 0)
+    with pytest.raises(RoomError):
+        split.prepare()
+    assert split.records() == before
+    assert split.path.read_bytes()[:300] == CONTENT[:300]
+
+
+def test_nothing_is_given_back_that_somebody_else_made(
+    split: SplitFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replace() -> None:
+        split.path.unlink()
+        split.path.write_bytes(CONTENT)
+
+    runs_out(monkeypatch, replace)
+    with pytest.raises(RoomError):
+        split.prepare()
+    assert split.path.read_bytes() == CONTENT
 
 
 def test_a_disk_that_cannot_reserve_has_room_for_each_part(
@@ -336,7 +416,7 @@ def test_parts_make_the_file(split: SplitFile) -> None:
         records = write(split, start, end)
         assert (records[0].start, records[-1].end) == (start, end)
     assert split.path.read_bytes() == CONTENT
-    assert split.missing(100) == []
+    assert missing(split, 100) == []
     assert all(found == record(found.start, found.end) for found in split.records())
 
 
@@ -582,9 +662,9 @@ def test_a_part_that_is_there_writes_nothing(split: SplitFile) -> None:
 def test_what_is_forgotten_is_missing(split: SplitFile) -> None:
     write(split, 0, SIZE)
     split.forget([Range(250, 10), Range(790, 20)])
-    assert split.missing(1000) == [Range(200, 100), Range(700, 200)]
+    assert missing(split, 1000) == [Range(200, 100), Range(700, 200)]
     split.forget([Range(0, SIZE)])
-    assert split.missing(SIZE) == [Range(0, SIZE)]
+    assert missing(split, SIZE) == [Range(0, SIZE)]
     assert split.path.read_bytes() == CONTENT
 
 
@@ -597,7 +677,7 @@ def test_a_damaged_piece_is_repaired(split: SplitFile) -> None:
         bad = [one for one, data in read if hashlib.sha256(data).hexdigest() != one.sha256]
     assert bad == [record(300, 400)]
     split.forget(Range(one.start, one.length) for one in bad)
-    for found in split.missing(SIZE):
+    for found in missing(split, SIZE):
         write(split, found.start, found.end)
     assert split.path.read_bytes() == CONTENT
 
@@ -742,11 +822,11 @@ def test_whatever_was_interrupted_the_rest_makes_the_file(
             at = sink.start + sink.size
             sink.write(CONTENT[at : at + came])
     split.prepare()
-    for found in split.missing(128):
+    for found in missing(split, 128):
         with split.part(part(found.start, found.end)) as sink:
             assert sink.size == 0
             sink.write(CONTENT[found.start : found.end])
-    assert split.missing(128) == []
+    assert missing(split, 128) == []
     assert split.path.read_bytes() == CONTENT
 
 
@@ -873,6 +953,123 @@ def test_no_descriptor_is_left_open(split: SplitFile, monkeypatch: pytest.Monkey
     assert count() == before
 
 
+def test_what_is_published_is_what_was_proven(
+    root: Path, split: SplitFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody puts another file in its place after the last look, however late."""
+    write(split, 0, SIZE)
+    real = os.fsync
+    replaced = list[int]()
+
+    def fsync(fd: int) -> None:
+        real(fd)
+        if not replaced and stat.S_ISREG(os.fstat(fd).st_mode):
+            replaced.append(fd)
+            split.path.unlink()
+            SplitFile(root, spec(), FILE, Cancel()).prepare()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with split.reader() as proven, pytest.raises(TransientError, match="was removed"):
+        split.publish(proven)
+    assert replaced
+    assert not (root / "org" / "name" / "a" / "big.bin").exists()
+    assert split.exists()  # it is whoever's it was
+
+
+def test_while_it_is_published_nobody_writes_it(
+    root: Path, split: SplitFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger that has it open, and would write something else, comes at the worst moment."""
+    write(split, 0, SIZE)
+    real, late = os.fchmod, list[TransientError]()
+    with split.part(part(0, SIZE)) as stranger:
+        stranger.reset()
+
+        def fchmod(fd: int, mode: int) -> None:
+            with pytest.raises(TransientError, match="was removed") as caught:
+                stranger.write(b"<html>error</html>")
+            late.append(caught.value)
+            real(fd, mode)
+
+        monkeypatch.setattr(os, "fchmod", fchmod)
+        split.publish()
+        with pytest.raises(TransientError, match="was removed"):
+            stranger.write(b"<html>error</html>")
+    assert late
+    assert (root / "org" / "name" / "a" / "big.bin").read_bytes() == CONTENT
+
+
+def test_publishing_that_fails_leaves_all_as_it_was(root: Path, split: SplitFile) -> None:
+    write(split, 0, SIZE)
+    before = split.records()
+    (root / "org" / "name" / "a" / "big.bin").mkdir(parents=True)
+    with pytest.raises(RefusedError):
+        split.publish()
+    assert split.records() == before
+    (root / "org" / "name" / "a" / "big.bin").rmdir()
+    split.publish()
+    assert RepoFolder(root, spec()).has(FILE, Cancel())
+    assert list(partial(root).iterdir()) == []
+
+
+def test_writers_cannot_read_and_readers_cannot_write(
+    split: SplitFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On NFS, who can read fills up a page before writing a piece of it, with bytes that age."""
+    split.prepare()
+    ways, real = list[int](), os.open
+
+    def opened(path: str, flags: int, *args: int, **options: int) -> int:
+        if path == split.path.name:
+            ways.append(flags & os.O_ACCMODE)
+        return real(path, flags, *args, **options)
+
+    monkeypatch.setattr(os, "open", opened)
+    write(split, 0, SIZE)
+    with split.reader():
+        pass
+    assert ways == [os.O_WRONLY, os.O_RDONLY]
+
+
+@pytest.mark.parametrize(("number", "error"), [(errno.ESTALE, None), (errno.EIO, LocalError)])
+def test_comparing_with_a_file_that_another_machine_removed(
+    split: SplitFile, monkeypatch: pytest.MonkeyPatch, number: int, error: type[LocalError] | None
+) -> None:
+    split.prepare()
+    with split.reader() as one, split.reader() as other, ExitStack() as stack:
+        if error:
+            stack.enter_context(pytest.raises(error))
+        with failing(monkeypatch, "fstat", number):
+            assert not one.is_same(other)
+
+
+def test_writing_to_a_file_that_another_machine_removed(
+    split: SplitFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = pytest.raises(TransientError, match="was removed")
+    with gone, split.part(part(0, SIZE)) as sink, failing(monkeypatch, "fstat", errno.ESTALE):
+        sink.write(CONTENT)
+
+
+# -- two owners -----------------------------------------------------------------------------------
+
+
+def test_a_fleet_and_a_download_beside_it_have_two_files(root: Path, split: SplitFile) -> None:
+    alone = SplitFile(root, spec(), FILE, Cancel(), alone=True)
+    write(split, 0, 200)
+    write(alone, 500, 700)
+    assert [found.start for found in split.records()] == [0, 100]
+    assert [found.start for found in alone.records()] == [500, 600]
+    write(split, 200, SIZE)
+    with alone.part(part(0, 500)) as sink:
+        split.publish()
+        sink.write(CONTENT[:500])
+    assert (root / "org" / "name" / "a" / "big.bin").read_bytes() == CONTENT
+    age(alone.path)
+    age(journal(alone))
+    assert sweep(root) == 2
+
+
 # -- what is not ours -----------------------------------------------------------------------------
 
 
@@ -905,7 +1102,7 @@ def test_a_planted_file_is_neither_written_nor_read_nor_published(
     write(split, 0, 100)
     plant(split.path, kind, victim)
     for use in refusals(split):
-        with pytest.raises(RefusedError):
+        with pytest.raises(PlaceError if kind == "hard link" else RefusedError):
             use()
     assert split.records() == []
     assert victim.read_bytes() == b"p" * SIZE
@@ -957,12 +1154,89 @@ def test_a_linked_target_is_refused(root: Path, split: SplitFile, tmp_path: Path
 
 def test_a_file_of_another_user(split: SplitFile, monkeypatch: pytest.MonkeyPatch) -> None:
     split.prepare()
+    owner = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     split.prepare()  # this disk gives our new files to that user too, as some network disks do
     monkeypatch.setattr(split_module, "_owner_here", lambda _folder: 12345)
+    said = rf"{split.path} belongs to uid {owner} and this worker runs as uid 12345; run all workers"
     for use in refusals(split):
-        with pytest.raises(RefusedError, match="not ours"):
+        with pytest.raises(PlaceUnseenError, match=said):
             use()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_a_file_that_is_closed_to_us(split: SplitFile, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    split.prepare()
+    real = os.open
+
+    def closed(path: str, *args: int, **options: int) -> int:
+        if path == split.path.name:
+            raise OSError(number, os.strerror(number), path)
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", closed)
+    for use in refusals(split):
+        with pytest.raises(PlaceUnseenError, match=rf"this worker runs as uid {os.geteuid()}"):
+            use()
+
+
+def test_a_journal_of_another_user(split: SplitFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(split, 0, 100)
+    real = os.fstat
+
+    def foreign(fd: int) -> os.stat_result:
+        info = real(fd)
+        return os.stat_result((*info[:4], 4242, *info[5:])) if stat.S_ISDIR(info.st_mode) else info
+
+    monkeypatch.setattr(os, "fstat", foreign)
+    with pytest.raises(PlaceUnseenError, match=r"\.records belongs to uid 4242"):
+        write(split, 100, 200)
+
+
+FOREIGN = """
+import os, sys
+from tests.unit.test_storage_split import FILE, Cancel, Path, PlaceUnseenError, SplitFile, part, spec
+os.chdir(sys.argv[1])  # what is above is closed to others
+os.setgroups([])
+os.setuid(12345)
+split = SplitFile(Path("."), spec(), FILE, Cancel())
+uses = (split.prepare, split.records, split.part(part(0, 10)).__enter__, split.reader().__enter__,
+        split.publish)
+for use in uses:
+    try:
+        use()
+    except PlaceUnseenError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_a_worker_of_another_user(root: Path, split: SplitFile) -> None:
+    (root / "org" / "name" / "a").mkdir(parents=True)
+    write(split, 0, 100)
+    for folder in (root, *(path for path in root.rglob("*") if path.is_dir() and path != journal(split))):
+        folder.chmod(0o755)
+    done = subprocess.run([sys.executable, "-c", FOREIGN, root], capture_output=True, text=True, check=True)
+    said = done.stdout.splitlines()
+    assert len(said) == 5
+    assert all("belongs to uid 0 and this worker runs as uid 12345" in line for line in said)
+    assert split.records() == [record(0, 100)]
+
+
+def test_a_second_name_may_go_away_again(split: SplitFile, tmp_path: Path) -> None:
+    write(split, 0, 100)
+    (tmp_path / "backup").hardlink_to(split.path)
+    for use in refusals(split):
+        with pytest.raises(PlaceError, match="has a second name"):
+            use()
+    (tmp_path / "backup").unlink()
+    write(split, 0, SIZE)
+    assert split.path.read_bytes() == CONTENT
+
+
+def test_nobody_else_may_add_records(split: SplitFile) -> None:
+    write(split, 0, 100)
+    assert stat.S_IMODE(journal(split).stat().st_mode) == 0o700
 
 
 def test_looking_for_the_owner_leaves_nothing(
@@ -1005,6 +1279,33 @@ def test_one_that_lost_the_other_is_swept_too(root: Path, split: SplitFile, left
         age(journal(split))
     assert sweep(root) == 1
     assert list(partial(root).iterdir()) == []
+
+
+HIDING = f"""{WRITER}
+import os
+split.prepare()
+real = os.rename
+def killed(source, goal, **where):
+    if goal == b"big.bin":
+        os._exit(9)
+    real(source, goal, **where)
+os.rename = killed
+split.publish()
+"""
+
+
+def test_who_is_killed_while_publishing_leaves_what_is_swept(root: Path, split: SplitFile) -> None:
+    child = start_writer(HIDING, root, SIZE, 0, SIZE)
+    child.communicate()
+    assert child.returncode == 9
+    [left] = partial(root).iterdir()
+    assert left != split.path
+    assert not split.exists()
+    write(split, 0, SIZE)
+    age(left)
+    assert sweep(root) == 1
+    split.publish()
+    assert RepoFolder(root, spec()).has(FILE, Cancel())
 
 
 def test_sweeping_follows_no_links(root: Path, split: SplitFile, tmp_path: Path) -> None:
