@@ -14,6 +14,7 @@ from distributed_downloader.errors import RedisUnavailableError, TransferError
 from distributed_downloader.nas_copiers import Copiers, Copy, Deliveries
 from distributed_downloader.nas_trouble import Troubles
 from distributed_downloader.outage import Outage
+from distributed_downloader.storage import sweep
 from distributed_downloader.storage.copying import sweep_copies
 from distributed_downloader.storage.place import read_place
 
@@ -25,6 +26,8 @@ _LOOK = 5.0
 _BUSY, _KEEP = 60.0, 20.0
 #: Seconds after which a disk that does not answer is a trouble.
 _SILENT = 60.0
+#: Seconds after which one that has not answered yet is not worth a wait.
+_SLOW = 10.0
 #: Seconds between two searches for what killed workers left on the NAS.
 _SWEEP = 24 * 3600.0
 
@@ -84,6 +87,13 @@ class NASAggregator:
     def trouble(self) -> str:
         """Why files do not get to the NAS at the moment, or ""."""
         return self._troubles.with_nas or self._standstill() or self._troubles.text
+
+    @property
+    def answers(self) -> bool:
+        """Whether the NAS was there at the last look, and neither a look nor a copy hangs now."""
+        looking = self._looking
+        slow = looking is not None and time.monotonic() - looking > _SLOW
+        return bool(self.nas) and not slow and not self._copiers.standstill()
 
     @property
     def idle(self) -> bool:
@@ -180,13 +190,17 @@ class NASAggregator:
             self._swept = now
             try:
                 sweep_copies(self._nas)
+                sweep(self._nas)  # of large files that were put together there
             except TransferError as error:
-                log.warning("old copies stay on the NAS: %s", error)
+                log.warning("old leftovers stay on the NAS: %s", error)
         return True
 
     def _roots(self, folders: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
-        """Yield the folders with their paths on this machine; others may have mounted them elsewhere."""
-        here = {self._own_folder(): self._own, self.nas: self._nas}
+        """Yield the folders with their paths on this machine; others may have mounted them elsewhere.
+
+        Where the NAS has our own folder's id, that may be a copied one: what is owed lies in our own.
+        """
+        here = {self.nas: self._nas, self._own_folder(): self._own}
         return ((folder, here.get(folder, Path(path))) for folder, path in folders.items())
 
     def _take(self, folder: str, root: Path) -> bool:

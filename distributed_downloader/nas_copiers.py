@@ -23,7 +23,7 @@ from distributed_downloader.errors import (
     TransferError,
     TransientError,
 )
-from distributed_downloader.nas_trouble import SHORTEST, Key, Troubles
+from distributed_downloader.nas_trouble import Key, Troubles
 from distributed_downloader.outage import Outage
 from distributed_downloader.queue_terms import Owed
 from distributed_downloader.storage.nas import Delivery, NasFolder
@@ -172,6 +172,7 @@ class Copiers:
                 self._cancel,
                 verify=self._settings.verify,
                 read_back=self._settings.read_back,
+                suspect=self._troubles.is_damaged(copy.key),
                 progress=copy.progress,
             )
         except TransferError as error:
@@ -202,11 +203,11 @@ class Copiers:
         if isinstance(error, StoppedError):
             seconds = 0.0
         elif self._is_about_the_file(error):
-            seconds = self._troubles.file_failed(copy.key, copy.owed.about.file.path, str(error))
+            damaged, path = isinstance(error, CorruptError), copy.owed.about.file.path
+            seconds = self._troubles.file_failed(copy.key, path, str(error), damaged=damaged)
         else:
             # This worker leaves the NAS alone for a while; another one may be luckier with it.
-            self._troubles.nas_failed(str(error))
-            seconds = SHORTEST
+            seconds = self._troubles.nas_failed(copy.key, str(error))
         return lambda: self._owed.keep_owed(copy.folder, [copy.key], seconds)
 
     def _is_about_the_file(self, error: TransferError) -> bool:

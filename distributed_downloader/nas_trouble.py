@@ -24,8 +24,11 @@ Key = tuple[int, int]
 class _Bad:
     """A file that cannot be delivered."""
 
+    #: "" if the NAS was to blame.
     reason: str
     pause: float
+    #: Whether what lies here was read and is not the file.
+    damaged: bool
     #: When it is forgotten, for others may have delivered it, or its job is gone.
     until: float
 
@@ -60,7 +63,7 @@ class Troubles:
             now = self._clock()
             for key in [key for key, bad in self._files.items() if bad.until < now]:
                 del self._files[key]
-            reasons = [bad.reason for bad in self._files.values()]
+            reasons = [bad.reason for bad in self._files.values() if bad.reason]
         if len(reasons) > 1:
             return f"{len(reasons):,} files do not get to the NAS; the last: {reasons[-1]}"
         return "".join(reasons)
@@ -77,36 +80,54 @@ class Troubles:
             if self._away:
                 self._end()
 
-    def nas_failed(self, reason: str) -> None:
-        """The NAS did not take a file: leave it alone, for longer if that goes on."""
+    def nas_failed(self, key: Key, reason: str) -> float:
+        """The NAS did not take a file: leave it alone, for longer if that goes on.
+
+        Return the seconds until the next try of this file, which grow too: the NAS may have room for others.
+        """
         with self._lock:
             now = self._clock()
             if now >= self._rest_until:
                 self._pause = min(LONGEST, max(SHORTEST, 2 * self._pause))
                 self._rest_until = now + self._pause
             self._begin(reason)
+            return self._note(key, "", SHORTEST)
 
     def nas_works(self) -> None:
         """The NAS took a file, or nobody wants anything of it."""
         with self._lock:
             self._end()
 
-    def file_failed(self, key: Key, path: str, reason: str) -> float:
-        """Take note of a file that cannot be delivered; return the seconds until the next try."""
+    def file_failed(self, key: Key, path: str, reason: str, *, damaged: bool = False) -> float:
+        """Take note of a file that cannot be delivered; return the seconds until the next try.
+
+        One that is `damaged` will hardly get well by itself, and each look at it reads it as a whole.
+        """
         with self._lock:
-            before = self._files.pop(key, None)
-            pause = min(LONGEST, 2 * before.pause) if before else SHORTEST
-            self._files[key] = _Bad(reason, pause, self._clock() + 2 * pause + LONGEST)
-            if len(self._files) > _REMEMBERED:
-                self._files.popitem(last=False)
-        level = logging.DEBUG if before else logging.WARNING
+            before = self._files.get(key)
+            text = reason if path in reason else f"{path}: {reason}"
+            pause = self._note(key, text, LONGEST if damaged else SHORTEST, damaged=damaged)
+        level = logging.DEBUG if before and before.reason else logging.WARNING
         log.log(level, "not on the NAS yet: %s: %s", path, reason.removeprefix(f"{path}: "))
         return pause
+
+    def is_damaged(self, key: Key) -> bool:
+        """Whether the last try found that what lies here is not the file."""
+        with self._lock:
+            return key in self._files and self._files[key].damaged
 
     def file_works(self, key: Key) -> None:
         """The file is on the NAS."""
         with self._lock:
             self._files.pop(key, None)
+
+    def _note(self, key: Key, reason: str, shortest: float, *, damaged: bool = False) -> float:
+        before = self._files.pop(key, None)
+        pause = min(LONGEST, max(shortest, 2 * before.pause if before else 0.0))
+        self._files[key] = _Bad(reason, pause, damaged, self._clock() + 2 * pause + LONGEST)
+        if len(self._files) > _REMEMBERED:
+            self._files.popitem(last=False)
+        return pause
 
     def _begin(self, reason: str) -> None:
         if not self._nas:

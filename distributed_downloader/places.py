@@ -47,7 +47,7 @@ def _find_nas(nas: NASConfig) -> str:
         return ""
     found = read_place(Path(nas.path))
     if not found:
-        log.warning(
+        log.info(
             "%s is not marked as the NAS on this machine: mount it, or mark a new one with "
             "`hf-downloader init-nas`; workers deliver to the NAS that they see",
             nas.path,

@@ -6,23 +6,27 @@ import errno
 import os
 import re
 import secrets
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.errors import CorruptError, PlaceError
+from distributed_downloader.errors import CorruptError, LocalError, PlaceError, RoomError
 from distributed_downloader.models import RepoFile
-from distributed_downloader.storage.disk import disk_error, open_folder
+from distributed_downloader.storage.disk import disk_error, open_folder, refuse_other
 from distributed_downloader.storage.place import STATE
+from distributed_downloader.storage.target import Target
 from distributed_downloader.verify import READ_SIZE, Hasher
 
 #: Where copies lie until they are complete, below the NAS's root.
 PARTIAL = [STATE.encode(), b"partial"]
+#: Never through a link, and never waiting for the other end of a pipe.
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: Seconds after which a copy that nobody went on with is removed.
 KEEP_COPY = 7 * 24 * 3600.0
 _NAME = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{12}\.copy")
@@ -32,6 +36,8 @@ _KERNEL_SIZE = 16 << 20
 #: Bytes after which the NAS must have what was written: else the end of a large file would be one long
 #: silence, and a full NAS would show only there.
 _SYNC_EVERY = 64 << 20
+#: Part of a NAS that has to be free; with less, a file that does not fit is not what is wrong.
+_FULL = 0.01
 
 #: Translates the errors of a disk.
 Where = Callable[[], AbstractContextManager[None]]
@@ -55,7 +61,8 @@ def at_nas(where: object, *, whole: bool = False) -> Iterator[None]:
         yield
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        kind = type(disk_error(error, where, whole=whole))
+        # A mount in the way of one repo says nothing about the others.
+        kind = PlaceError if error.errno == errno.EXDEV else type(disk_error(error, where, whole=whole))
         raise kind(f"{where}: {why}; {_ADVICE.get(error.errno or 0, 'see to the NAS')}") from error
 
 
@@ -74,6 +81,61 @@ def damaged(source: Path, why: str) -> CorruptError:
     return CorruptError(f"{source} is damaged, or another commit's, and is not copied to the NAS: {why}")
 
 
+@contextmanager
+def opened_source(root: Path, mine: Target) -> Iterator[int | None]:
+    """Yield a descriptor of the local file; None if there is none."""
+    with at_source(mine.path):
+        try:
+            with open_folder(root, mine.parents, create=False) as folder:
+                refuse_other(folder, mine.name, mine.path, stat.S_IFREG)
+                fd = os.open(mine.name, READ, dir_fd=folder)
+        except FileNotFoundError:
+            fd = None
+    try:
+        yield fd
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def look_alike(one: os.stat_result, other: os.stat_result) -> bool:
+    """Whether two files have one size and time."""
+    return (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
+
+
+def is_same(one: os.stat_result, other: os.stat_result) -> bool:
+    """Whether this is one file, and nobody has written to it in between."""
+    return os.path.samestat(one, other) and look_alike(one, other)
+
+
+def remove_source(root: Path, mine: Target, expected: os.stat_result) -> bool:
+    """Remove a local file if it is the expected one; return whether it was.
+
+    It is moved aside first, where nobody can replace it between the look and the removal.
+    """
+    hidden = f"{mine.digest}.{secrets.token_hex(6)}.removed"
+    with open_folder(root, PARTIAL) as aside, open_folder(root, mine.parents, create=False) as folder:
+        os.rename(mine.name, hidden, src_dir_fd=folder, dst_dir_fd=aside)
+        with ExitStack() as unless_removed:
+            unless_removed.callback(_put_back, aside, hidden, folder, mine.name)
+            if not is_same(os.stat(hidden, dir_fd=aside, follow_symlinks=False), expected):
+                return False
+            os.unlink(hidden, dir_fd=aside)
+            unless_removed.pop_all()
+    return True
+
+
+def _put_back(aside: int, hidden: str, folder: int, name: bytes) -> None:
+    try:
+        os.link(hidden, name, src_dir_fd=aside, dst_dir_fd=folder, follow_symlinks=False)
+    except FileExistsError:
+        pass  # published meanwhile, and would have replaced this one
+    except OSError:  # a disk without hard links
+        os.rename(hidden, name, src_dir_fd=aside, dst_dir_fd=folder)
+        return
+    os.unlink(hidden, dir_fd=aside)
+
+
 @dataclass(frozen=True)
 class Copying:
     """One file on its way from `source` to `target`, which are for messages; descriptors do the work."""
@@ -86,15 +148,20 @@ class Copying:
     progress: Callable[[int], None]
 
     def check_room(self, folder: int) -> None:
-        """Raise PlaceError before a NAS is filled for nothing."""
+        """Before a NAS is filled for nothing, raise RoomError, or LocalError if hardly anything is free."""
         with at_nas(self.target):
             info = os.fstatvfs(folder)
         free = info.f_bavail * info.f_frsize
         if info.f_blocks and self.file.size > free:  # some NAS do not know their size
-            raise PlaceError(
+            kind = LocalError if info.f_bavail < info.f_blocks * _FULL else RoomError
+            raise kind(
                 f"{self.target}: {self.file.size:,} bytes are needed and {free:,} are free; "
                 "free some space on the NAS"
             )
+
+    def prove(self, source: int) -> None:
+        """Read the source alone; raises CorruptError if it is not the file."""
+        self._check(self._digest(source, partial(at_source, self.source)))
 
     def with_hash(self, source: int, target: int) -> None:
         """Copy and prove the content; raises CorruptError if the source is not the file."""
@@ -106,24 +173,22 @@ class Copying:
                 done = self._moved(target, done, len(data))
             if done > self.file.size:
                 break
-        try:
-            hasher.check()
-        except CorruptError as error:
-            raise damaged(self.source, str(error)) from None
+        self._check(hasher)
 
     def by_kernel(self, source: int, target: int) -> None:
-        """Copy without looking at the bytes, so that they need not even pass this machine."""
-        done = 0
-        for step in (_copy_range, _send):
+        """Let the kernel copy, so that the bytes are not written by us, and prove the source beside it.
+
+        The NAS's own server may copy so. The source is hashed all the same where the hub names a hash: a
+        later commit's file may have got its name and have its size. Raises CorruptError as `with_hash` does.
+        """
+        hasher, done = Hasher(self.file), 0
+        for step in (_copy_range, _send, self._pass_on):
             while done < self.file.size and (count := step(source, target, self.file.size - done)):
-                self.cancel.check()
+                self._hash(hasher, source, done, count)
                 with at_nas(self.target):
                     done = self._moved(target, done, count)
-        # What the kernel would not copy, and the exact error if there is one.
-        while done < self.file.size and (data := self._read(source)):
-            with at_nas(self.target):
-                _write(target, data)
-                done = self._moved(target, done, len(data))
+        if hasher.proves:
+            self._check(hasher)
 
     def is_right(self, fd: int, *, local: bool = False) -> bool:
         """Return whether an open file of the NAS, or the local one, has the right hash.
@@ -153,8 +218,9 @@ class Copying:
         """Check what the NAS gives back; raises PlaceError if it is not the file."""
         with at_nas(self.target):
             if sys.platform == "linux":
-                os.posix_fadvise(written, 0, 0, os.POSIX_FADV_DONTNEED)  # or we would read our own memory
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+                with suppress(OSError):  # or we would read our own memory, but it is an advice only
+                    os.posix_fadvise(written, 0, 0, os.POSIX_FADV_DONTNEED)
+            fd = os.open(name, READ, dir_fd=folder)
         try:
             self._digest(fd, partial(at_nas, self.target)).check()
         except CorruptError as error:
@@ -175,6 +241,27 @@ class Copying:
             offset += len(data)
             self.progress(0)
         return hasher
+
+    def _check(self, hasher: Hasher) -> None:
+        try:
+            hasher.check()
+        except CorruptError as error:
+            raise damaged(self.source, str(error)) from None
+
+    def _hash(self, hasher: Hasher, source: int, start: int, count: int) -> None:
+        """Hash bytes of the source that were copied just now, and so are in memory mostly."""
+        for offset in range(start, start + count, READ_SIZE):
+            self.cancel.check()
+            if hasher.proves:
+                with at_source(self.source):
+                    hasher.update(os.pread(source, min(READ_SIZE, start + count - offset), offset))
+
+    def _pass_on(self, source: int, target: int, _: int) -> int:
+        """Copy what the kernel would not, and get the exact error if there is one."""
+        data = self._read(source)
+        with at_nas(self.target):
+            _write(target, data)
+        return len(data)
 
     def _read(self, source: int) -> bytes:
         self.cancel.check()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,15 +16,27 @@ from distributed_downloader.cancel import Cancel
 from distributed_downloader.errors import LocalError, PlaceError, PlaceUnseenError, RefusedError
 from distributed_downloader.models import JobSpec, RepoFile
 from distributed_downloader.nas_names import namesakes, nas_parts
-from distributed_downloader.storage.copying import PARTIAL, Copying, at_nas, at_source, damaged, temporary
-from distributed_downloader.storage.disk import open_folder, refuse_other, sync_folder
+from distributed_downloader.storage.copying import (
+    PARTIAL,
+    READ,
+    Copying,
+    at_nas,
+    at_source,
+    damaged,
+    is_same,
+    look_alike,
+    opened_source,
+    remove_source,
+    temporary,
+)
+from distributed_downloader.storage.disk import refuse_other, sync_folder
 from distributed_downloader.storage.place import STATE, claim_marker, read_marker, read_place, require_place
 from distributed_downloader.storage.target import Target
 
 _REPOS = [STATE.encode(), b"repos"]
-#: Never through a link, and never waiting for the other end of a pipe.
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 Progress = Callable[[int], None]
+#: Between the look for a twin and the rename, so that two of our threads do not both find none.
+_publishing = threading.Lock()
 
 
 class Delivery(NamedTuple):
@@ -57,18 +71,29 @@ class NasFolder:
                 f"{self._root} is not marked as the NAS: mount it, or mark it with `hf-downloader init-nas`"
             )
 
-    def has(self, file: RepoFile, cancel: Cancel) -> bool:
+    def has(self, file: RepoFile, cancel: Cancel, progress: Progress = lambda _: None) -> bool:
         """Return whether the file is there and right, by its hash; without a hash only an empty one counts.
 
-        False too where the NAS is away or refuses: then it does not help. Raises StoppedError, and
-        RefusedError for an unsafe path.
+        False too where the NAS is away or refuses: then it does not help. `progress` is called as bytes are
+        read. Raises StoppedError, and RefusedError for an unsafe path.
         """
-        copying = Copying(file, Path(), self.path_of(file), cancel, lambda _: None)
+        copying = Copying(file, Path(), self.path_of(file), cancel, progress)
         try:
             with self._opened() as nas:
                 return self._look(nas, copying) is not None and self._is_there(nas, copying)
         except (LocalError, RefusedError):
             return False
+
+    def claim(self, file: RepoFile) -> None:
+        """Before a file is put together on the NAS, make sure that it can get its name there.
+
+        Raises what `deliver` does of the NAS.
+        """
+        copying = Copying(file, Path(), self.path_of(file), Cancel(), lambda _: None)
+        with self._opened() as nas:
+            self._claim(nas, file, replacing=self._look(nas, copying) is not None)
+            with at_nas(self._root, whole=True), _walk(nas, PARTIAL, self._root) as folder:
+                self._check_goal(nas, folder, copying)
 
     def deliver(
         self,
@@ -78,24 +103,27 @@ class NasFolder:
         *,
         verify: str = "hash",
         read_back: bool = False,
+        suspect: bool = False,
         progress: Progress = lambda _: None,
     ) -> Delivery:
         """Bring a published file from the output folder `source` to the NAS, unless it is there.
 
-        With verify `hash`, what is copied is proved on the way; with `size`, its size is. `read_back` proves
-        what the NAS holds then. `progress` is told the bytes copied, also while none are but some are read.
+        With verify `hash`, the very bytes that are copied are proved; with `size` the kernel copies, and what
+        is proved is the source, and the copy's size. `read_back` proves what the NAS holds then. With
+        `suspect` the source is proved before anything is copied. `progress` is told the bytes copied, also
+        while none are but some are read.
 
         Raises CorruptError if the source is damaged, PlaceError and RefusedError for what is wrong with this
         one file, PlaceUnseenError if the NAS is not there, LocalError for other troubles of the NAS.
         """
         mine = Target(source, self._spec, file)
         copying = Copying(file, mine.path, self.path_of(file), cancel, progress)
-        with self._opened() as nas, _opened_source(source, mine) as local:
+        with self._opened() as nas, opened_source(source, mine) as local:
             found = os.fstat(local) if local is not None else None
             there = self._look(nas, copying)
             one_place = read_place(source) == read_place(self._root)
             keep = found if not one_place else None
-            if found and there and self._is_one(one_place, found, there):
+            if found and there and self._is_one(found, there, one_place=one_place):
                 return Delivery(copied=False, source=None)
             if there and self._is_there(nas, copying):
                 return Delivery(copied=False, source=keep)
@@ -103,6 +131,8 @@ class NasFolder:
                 raise PlaceError(f"{mine.path} is not there any more, and not on the NAS")
             if found.st_size != file.size:
                 raise damaged(mine.path, f"it has {found.st_size:,} bytes, the hub lists {file.size:,}")
+            if suspect:
+                copying.prove(local)
             self._claim(nas, file, replacing=there is not None)
             self._copy(nas, local, mine.digest, copying, hashed=verify == "hash", read_back=read_back)
         return Delivery(copied=True, source=keep)
@@ -118,21 +148,17 @@ class NasFolder:
     ) -> bool:
         """Remove the local file, if it still is the one that is on the NAS; return whether it was.
 
-        Another commit's file may have its name by now, and be owed itself. Raises PlaceError, StoppedError.
+        Another commit's file may have its name by now, and be owed itself. Empty folders stay, for somebody
+        may be about to publish there. Raises PlaceError, StoppedError.
         """
         mine = Target(source, self._spec, file)
         copying = Copying(file, mine.path, self.path_of(file), cancel, progress)
-        with _opened_source(source, mine) as local, at_source(mine.path):
-            if local is None or delivery.source is None or not _is_same(os.fstat(local), delivery.source):
+        with opened_source(source, mine) as local, at_source(mine.path):
+            if local is None or delivery.source is None or not is_same(os.fstat(local), delivery.source):
                 return False
             if not delivery.copied and not copying.is_right(local, local=True):  # nobody has read it yet
                 return False
-            with open_folder(source, mine.parents, create=False) as folder:
-                found = os.stat(mine.name, dir_fd=folder, follow_symlinks=False)
-                if not _is_same(found, delivery.source):
-                    return False
-                os.unlink(mine.name, dir_fd=folder)
-        return True
+            return remove_source(source, mine, delivery.source)
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
@@ -152,28 +178,42 @@ class NasFolder:
         finally:
             os.close(fd)
 
-    def _is_one(self, one_place: bool, found: os.stat_result, there: os.stat_result) -> bool:
+    def _is_one(self, found: os.stat_result, there: os.stat_result, *, one_place: bool) -> bool:
         """Whether this is one file, if seen through two mounts; an id could be copied with its folder."""
-        twice = one_place and not self._spec.flat and _look_alike(found, there)
-        return twice or os.path.samestat(found, there)
+        alike = found.st_ino == there.st_ino and look_alike(found, there)
+        return (one_place and not self._spec.flat and alike) or os.path.samestat(found, there)
 
     def _look(self, nas: int, copying: Copying) -> os.stat_result | None:
         """Return what has the file's name on the NAS; raises RefusedError if that is no file."""
         *parents, name = nas_parts(self._spec, copying.file)
         with at_nas(copying.target):
             try:
+                self._refuse_twin(nas, copying)
                 with _walk(nas, parents, self._root, create=False) as folder:
                     refuse_other(folder, name, copying.target, stat.S_IFREG)
                     return os.stat(name, dir_fd=folder, follow_symlinks=False)
             except FileNotFoundError:
                 return None
 
+    def _refuse_twin(self, nas: int, copying: Copying) -> None:
+        """Raise RefusedError if the NAS takes another name for ours, and we would replace that file."""
+        parts = nas_parts(self._spec, copying.file)
+        for depth, name in enumerate(parts):
+            with _walk(nas, parts[:depth], self._root, create=False) as folder:
+                spelled = _is_spelled_so(folder, name)
+            if not spelled:
+                raise RefusedError(
+                    f"{copying.target}: the NAS has {os.fsdecode(name)!r} in another spelling, and makes no "
+                    "difference between the two (upper and lower case, or accents); one would replace the "
+                    "other, so this one is not copied"
+                )
+
     def _is_there(self, nas: int, copying: Copying) -> bool:
         *parents, name = nas_parts(self._spec, copying.file)
         with at_nas(copying.target):
             try:
                 with _walk(nas, parents, self._root, create=False) as folder:
-                    fd = os.open(name, _READ, dir_fd=folder)
+                    fd = os.open(name, READ, dir_fd=folder)
             except FileNotFoundError:
                 return False
         try:
@@ -210,6 +250,7 @@ class NasFolder:
         with at_nas(self._root, whole=True), _walk(nas, PARTIAL, self._root) as folder:
             copying.check_room(folder)
             with temporary(folder, digest) as (name, copy):
+                self._check_goal(nas, folder, copying)
                 (copying.with_hash if hashed else copying.by_kernel)(local, copy)
                 copying.finish(copy)
                 if read_back:
@@ -218,11 +259,23 @@ class NasFolder:
                 with at_nas(copying.target):
                     self._publish(nas, folder, name, copying)
 
+    def _check_goal(self, nas: int, folder: int, copying: Copying) -> None:
+        """Find what would refuse the copy in the end, before any byte is moved; raises PlaceError."""
+        *parents, _ = nas_parts(self._spec, copying.file)
+        with at_nas(copying.target), _walk(nas, parents, self._root) as goal:
+            if os.fstat(goal).st_dev != os.fstat(folder).st_dev:
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+            effective = os.access in os.supports_effective_ids
+            if not os.access(".", os.W_OK | os.X_OK, dir_fd=goal, effective_ids=effective):
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
     def _publish(self, nas: int, folder: int, name: str, copying: Copying) -> None:
         *parents, final = nas_parts(self._spec, copying.file)
         with _walk(nas, parents, self._root) as goal:
-            refuse_other(goal, final, copying.target, stat.S_IFREG)
-            os.rename(name, final, src_dir_fd=folder, dst_dir_fd=goal)
+            with _publishing:
+                self._refuse_twin(nas, copying)
+                refuse_other(goal, final, copying.target, stat.S_IFREG)
+                os.rename(name, final, src_dir_fd=folder, dst_dir_fd=goal)
             sync_folder(goal)
 
 
@@ -230,30 +283,24 @@ def _marker_of(repo_id: str) -> str:
     return repo_id.replace("/", "--")
 
 
-@contextmanager
-def _opened_source(source: Path, mine: Target) -> Iterator[int | None]:
-    """Yield a descriptor of the local file; None if there is none."""
-    with at_source(mine.path):
-        try:
-            with open_folder(source, mine.parents, create=False) as folder:
-                refuse_other(folder, mine.name, mine.path, stat.S_IFREG)
-                fd = os.open(mine.name, _READ, dir_fd=folder)
-        except FileNotFoundError:
-            fd = None
-    try:
-        yield fd
-    finally:
-        if fd is not None:
-            os.close(fd)
+def _is_spelled_so(folder: int, name: bytes) -> bool:
+    """Return whether an entry is listed under this very name, if there is one at all.
+
+    The list is long and costs, so it is read only where a NAS finds the entry by another name as well.
+    """
+    found, text = _find(folder, name), name.decode()
+    others = {text.swapcase(), *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))} - {text}
+    seen = [other for spelling in others if (other := _find(folder, spelling.encode()))]
+    if not found or not any(os.path.samestat(found, other) for other in seen):
+        return True
+    with os.scandir(folder) as entries:
+        return any(os.fsencode(entry.name) == name for entry in entries)
 
 
-def _look_alike(one: os.stat_result, other: os.stat_result) -> bool:
-    return (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
-
-
-def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
-    """Whether this is one file, and nobody has written to it in between."""
-    return os.path.samestat(one, other) and _look_alike(one, other)
+def _find(folder: int, name: bytes) -> os.stat_result | None:
+    with suppress(OSError):  # a spelling may be too long, or more than the NAS can read
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    return None
 
 
 @contextmanager

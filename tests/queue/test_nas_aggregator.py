@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -147,7 +148,7 @@ class Stage:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nas_aggregator, "_LOOK", 0.05)
     monkeypatch.setattr(nas_trouble, "SHORTEST", 0.05)
-    monkeypatch.setattr(nas_copiers, "SHORTEST", 0.05)
+    monkeypatch.setattr(nas_trouble, "LONGEST", 1.0)
     monkeypatch.setattr(nas_copiers, "_REPORT_AGAIN", 0.02)
 
 
@@ -303,6 +304,20 @@ def test_an_output_folder_that_is_the_nas_is_only_counted(stage: Stage) -> None:
     stage.start(delete_after_copy=True)
     assert stage.ended(job).delivered == 1
     assert stage.local("a").stat() == before
+
+
+def test_a_nas_with_a_copied_id_is_not_taken_for_our_folder(stage: Stage) -> None:
+    """The output folder was copied to the NAS, our own folder and an old file included."""
+    shutil.copytree(stage.root / ".hf-downloader", stage.out / ".hf-downloader", dirs_exist_ok=True)
+    stage.folder = stage.nas
+    job = stage.owe("a")
+    old = stage.root / "org/name1/a"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"?" * len(content_of("a")))
+    stage.start(delete_after_copy=True)
+    assert stage.ended(job).delivered == 1
+    assert old.read_bytes() == content_of("a")
+    assert stage.local("a").exists()
 
 
 def test_the_local_file_goes_after_the_rename(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -484,6 +499,51 @@ def test_a_folder_that_hangs_is_told(stage: Stage, monkeypatch: pytest.MonkeyPat
     go.set()
 
 
+def test_a_nas_answers_or_not(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nas_aggregator, "_SLOW", 0.2)
+    aggregator = stage.start()
+    until(lambda: aggregator.answers)
+    stage.unmount()
+    until(lambda: not aggregator.answers)
+    stage.mount()
+    until(lambda: aggregator.answers)
+    go = threading.Event()
+
+    def hang(path: Path) -> str:
+        assert go.wait(30)
+        return read_place(path)
+
+    monkeypatch.setattr(nas_aggregator, "read_place", hang)
+    until(lambda: not aggregator.answers)
+    assert aggregator.nas  # as it was last seen
+    assert aggregator.trouble == ""
+    go.set()
+    until(lambda: aggregator.answers)
+
+
+def test_a_nas_that_nobody_looked_at_does_not_answer(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NASAggregator, "_feed", lambda _: None)
+    assert not stage.start().answers
+
+
+def test_a_nas_on_which_a_copy_stands_still_does_not_answer(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nas_copiers, "_SILENT", 0.05)
+    go = threading.Event()
+
+    def hang(*_: object) -> None:
+        go.wait(30)
+        raise LocalError("the mount is gone")
+
+    stage.owe("a")
+    monkeypatch.setattr(Copying, "with_hash", hang)
+    aggregator = stage.start()
+    until(aggregator._copiers.standstill)
+    assert not aggregator.answers
+    go.set()
+
+
 def test_what_hangs_is_ours_for_a_while_and_then_anybodys(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -568,6 +628,34 @@ def test_one_bad_file_holds_up_no_other(stage: Stage, caplog: pytest.LogCaptureF
     until(lambda: not aggregator.trouble)
 
 
+@pytest.mark.parametrize("verify", ["size", "hash"])
+def test_a_damaged_file_is_copied_once_and_then_only_looked_at(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, verify: str
+) -> None:
+    monkeypatch.setattr(nas_trouble, "LONGEST", 0.1)
+    copied, tried = list[str](), list[bool]()
+    real, copies = NasFolder.deliver, (Copying.with_hash, Copying.by_kernel)
+
+    def deliver(self: NasFolder, *args: object, **options: object) -> object:
+        tried.append(bool(options["suspect"]))
+        return real(self, *args, **options)  # type: ignore[arg-type]
+
+    def count(self: Copying, source: int, target: int) -> None:
+        copied.append(self.file.path)
+        copies[verify == "size"](self, source, target)
+
+    monkeypatch.setattr(NasFolder, "deliver", deliver)
+    monkeypatch.setattr(Copying, "by_kernel" if verify == "size" else "with_hash", count)
+    job = stage.owe("bad")
+    stage.local("bad").write_bytes(b"?" * len(content_of("bad")))
+    stage.start(verify=verify)
+    until(lambda: len(tried) > 3)
+    assert copied == ["bad"]
+    assert tried[:4] == [False, True, True, True]
+    stage.put("bad")
+    assert stage.ended(job).delivered == 1
+
+
 def test_an_error_of_ours_holds_up_no_other(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -650,6 +738,7 @@ def test_old_copies_are_swept_once(stage: Stage) -> None:
     os.utime(name, (0, 0))
     aggregator = stage.start()
     until(lambda: not name.exists())
+    assert aggregator.wait_done(10)  # for the sweep goes on
     name.touch()
     os.utime(name, (0, 0))
     for _ in range(3):
@@ -667,7 +756,20 @@ def test_a_sweep_that_fails_is_told(
     job = stage.owe("a")
     stage.start()
     stage.ended(job)
-    assert "old copies stay on the NAS: no" in caplog.messages
+    assert "old leftovers stay on the NAS: no" in caplog.messages
+
+
+def test_what_is_left_of_split_files_is_swept(stage: Stage) -> None:
+    partial = stage.root / ".hf-downloader/partial"
+    split, records, young = partial / "1.split", partial / "1.records", partial / "2.split"
+    records.mkdir(parents=True)
+    split.touch()
+    young.touch()
+    for path in (split, records):
+        os.utime(path, (0, 0))
+    stage.start()
+    until(lambda: not split.exists() and not records.exists())
+    assert young.exists()
 
 
 def test_redis_may_go_and_come_back(

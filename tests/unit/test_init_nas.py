@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
 
+from distributed_downloader.cli import init_nas
 from distributed_downloader.cli.app import App
 from distributed_downloader.cli.init_nas import command
 from distributed_downloader.errors import DownloaderError, LocalError, UsageError
@@ -47,21 +54,29 @@ def test_a_folder_is_marked_once(nas: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert read_place(nas) == place
 
 
-def on_device(monkeypatch: pytest.MonkeyPatch, folder: Path, device: int) -> None:
-    """Let a folder seem to lie on a device; that of `/` is 1."""
-    real = Path.stat
-
-    def stat(path: Path, *, follow_symlinks: bool = True) -> object:
-        if path in (folder, Path("/")):
-            return SimpleNamespace(st_dev=device if path == folder else 1)
-        return real(path, follow_symlinks=follow_symlinks)
-
-    monkeypatch.setattr(Path, "stat", stat)
+def mounted(monkeypatch: pytest.MonkeyPatch, kind: str, *, point: bool, on_root: bool = False) -> None:
+    """Let the NAS's folder be on a file system of a kind, and a mount point or not."""
+    monkeypatch.setattr(init_nas, "file_system", lambda _: kind)
+    monkeypatch.setattr(init_nas, "is_mount_point", lambda _: point)
+    monkeypatch.setattr(init_nas, "is_on_root", lambda _: on_root)
 
 
-def test_a_folder_on_our_own_disk_is_refused(nas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    on_device(monkeypatch, nas, 1)
-    with pytest.raises(UsageError, match="own disk"):
+@pytest.mark.parametrize(
+    ("kind", "point", "on_root"),
+    [
+        ("ext4", False, True),
+        ("xfs", False, False),  # as /home often is
+        ("fuseblk", False, False),
+        ("", False, False),
+        ("nfs4", False, True),  # a machine without a disk
+        ("virtiofs", False, True),
+    ],
+)
+def test_a_folder_on_our_own_disk_is_refused(
+    nas: Path, monkeypatch: pytest.MonkeyPatch, kind: str, point: bool, on_root: bool
+) -> None:
+    mounted(monkeypatch, kind, point=point, on_root=on_root)
+    with pytest.raises(UsageError, match=r"own disk.* --force"):
         run(monkeypatch, nas)
     assert read_place(nas) == ""
     run(monkeypatch, nas, "--force")
@@ -69,10 +84,119 @@ def test_a_folder_on_our_own_disk_is_refused(nas: Path, monkeypatch: pytest.Monk
     assert read_place(nas)
 
 
-def test_a_folder_on_another_disk_is_taken(nas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    on_device(monkeypatch, nas, 2)
+@pytest.mark.parametrize(
+    ("kind", "point"),
+    [("nfs4", False), ("cifs", True), ("fuse.sshfs", False), ("9p", False), ("ext4", True), ("", True)],
+)
+def test_a_mounted_folder_is_taken(
+    nas: Path, monkeypatch: pytest.MonkeyPatch, kind: str, point: bool
+) -> None:
+    mounted(monkeypatch, kind, point=point)
     run(monkeypatch, nas)
     assert read_place(nas)
+
+
+@contextmanager
+def mount(folder: Path, *options: str) -> Iterator[None]:
+    done = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+needs_mount = pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("mount"), reason="only root can mount"
+)
+
+
+@needs_mount
+def test_what_is_mounted_is_found_out(nas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with mount(nas, "-t", "tmpfs", "tmpfs"):
+        assert init_nas.file_system(nas) == "tmpfs"
+        assert init_nas.is_mount_point(nas)
+        inner = nas / "a folder"
+        inner.mkdir()
+        assert init_nas.file_system(inner) == "tmpfs"
+        assert not init_nas.is_mount_point(inner)
+        assert not init_nas.is_on_root(inner)
+        with pytest.raises(UsageError, match="own disk \\(tmpfs\\)"):
+            run(monkeypatch, inner)
+        run(monkeypatch, nas)
+    assert read_place(nas) == ""
+
+
+@needs_mount
+def test_a_folder_of_the_same_disk_that_is_mounted_there_counts(nas: Path) -> None:
+    other = nas.with_name("other")
+    other.mkdir()
+    with mount(nas, "--bind", str(other)):
+        assert init_nas.is_mount_point(nas)
+    assert not init_nas.is_mount_point(nas)
+
+
+def test_the_root_is_no_mount_point() -> None:
+    assert not init_nas.is_mount_point(Path("/"))
+    assert init_nas.is_on_root(Path("/"))
+
+
+def test_where_nobody_tells_of_mounts(nas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS."""
+
+    def refuse(*_: object, **__: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert init_nas.mount_number(nas) == ""
+    assert init_nas.file_system(nas) == ""
+    assert not init_nas.is_mount_point(nas)
+    assert not init_nas.is_mount_point(Path("/"))
+
+
+# -- what else may lie there ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_file_is_no_folder(nas: Path, monkeypatch: pytest.MonkeyPatch, force: list[str]) -> None:
+    nas.rmdir()
+    nas.touch()
+    with pytest.raises(UsageError, match="nas is no folder"):
+        run(monkeypatch, nas, *force)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE])
+def test_a_folder_that_cannot_be_opened_is_said_so(
+    nas: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(UsageError, match=r"(?i)permission denied|stale"):
+        init_nas.require_folder(nas)
+
+
+def test_a_copied_id_is_refused(nas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = nas.with_name("out")
+    monkeypatch.setenv("OUTPUT_DIR", str(output))
+    run(monkeypatch, nas, "--force")
+    shutil.copytree(nas, output)
+    with pytest.raises(UsageError, match=r"Remove \.hf-downloader/place in the copy"):
+        run(monkeypatch, nas)
+    assert [path.name for path in (nas / ".hf-downloader").iterdir()] == ["place"]
+    (output / ".hf-downloader/place").unlink()
+    run(monkeypatch, nas)
+
+
+def test_an_output_folder_that_is_the_nas_is_welcome(nas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = nas.with_name("out")
+    output.symlink_to(nas)
+    monkeypatch.setenv("OUTPUT_DIR", str(output))
+    run(monkeypatch, nas, "--force")
+    run(monkeypatch, nas)
+    assert [path.name for path in (nas / ".hf-downloader").iterdir()] == ["place"]
 
 
 @pytest.mark.parametrize("force", [[], ["--force"]])

@@ -10,7 +10,9 @@ import shutil
 import signal
 import stat
 import subprocess
+import tempfile
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ from distributed_downloader.errors import (
     PlaceError,
     PlaceUnseenError,
     RefusedError,
+    RoomError,
     StoppedError,
 )
 from distributed_downloader.models import JobSpec, RepoFile, RepoType
@@ -263,6 +266,14 @@ def test_has(stage: Stage) -> None:
     assert not nas.has(file(), Cancel())
 
 
+def test_has_gives_signs_of_life(stage: Stage) -> None:
+    content, told = bytes(3 << 20), list[int]()
+    stage.put(content=content)
+    stage.deliver(file(content=content))
+    assert NasFolder(stage.root, spec()).has(file(content=content), Cancel(), told.append)
+    assert len(told) >= 3
+
+
 def test_has_is_false_where_the_nas_does_not_help(stage: Stage) -> None:
     stage.put()
     stage.deliver()
@@ -350,6 +361,19 @@ def test_a_copied_marker_does_not_make_a_wrong_file_right(stage: Stage, flat: bo
     assert where.read_bytes() == CONTENT
 
 
+def test_a_folder_that_was_copied_with_its_times_proves_nothing(stage: Stage) -> None:
+    """As `rsync -a` does it: another file may have the size and the time of ours."""
+    local = stage.put()
+    shutil.copytree(stage.root / ".hf-downloader", stage.out / ".hf-downloader")
+    there = stage.root / "org/name/a/f.bin"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(bytes(len(CONTENT)))
+    info = local.stat()
+    os.utime(there, ns=(info.st_atime_ns, info.st_mtime_ns))
+    assert stage.deliver() == Delivery(copied=True, source=None)
+    assert stage.files == {"org/name/a/f.bin": CONTENT}
+
+
 # -- the source -----------------------------------------------------------------------------------
 
 
@@ -360,6 +384,34 @@ def test_a_damaged_source_is_not_delivered(stage: Stage, wrong: bytes) -> None:
         stage.deliver()
     assert stage.files == {}
     assert stage.copies == []
+
+
+def test_another_commits_file_of_the_same_size_is_not_delivered_by_size(stage: Stage) -> None:
+    """As it often is with the weights of a model."""
+    local = stage.put(content=bytes(len(CONTENT)))
+    with pytest.raises(CorruptError, match="another commit's"):
+        stage.deliver(by_size=True)
+    assert stage.files == {}
+    assert stage.copies == []
+    assert stage.deliver(file(masked=True), by_size=True).copied  # nobody can tell
+    assert stage.files == {"org/name/a/f.bin": local.read_bytes()}
+
+
+@pytest.mark.parametrize("by_size", [False, True])
+def test_a_suspect_is_proved_before_it_is_copied(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, by_size: bool
+) -> None:
+    nas, verify = NasFolder(stage.root, spec()), "size" if by_size else "hash"
+    stage.put(content=bytes(len(CONTENT)))
+    with monkeypatch.context() as patch:
+        patch.setattr(copying, "temporary", lambda *_: pytest.fail("something was written"))
+        patch.setattr("distributed_downloader.storage.nas.temporary", copying.temporary)
+        with pytest.raises(CorruptError, match="damaged"):
+            nas.deliver(stage.out, file(), Cancel(), verify=verify, suspect=True)
+    assert not (stage.root / "org").exists()
+    stage.put()
+    assert nas.deliver(stage.out, file(), Cancel(), verify=verify, suspect=True).copied
+    assert stage.files == {"org/name/a/f.bin": CONTENT}
 
 
 def test_by_size_a_source_of_the_wrong_size_is_not_delivered(stage: Stage) -> None:
@@ -472,15 +524,60 @@ def test_another_commits_file_stays_though_ours_is_on_the_nas(stage: Stage) -> N
     assert local.read_bytes() == other
 
 
+def replaced_at_the_last_moment(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, *, again: bool = False, links: bool = True
+) -> None:
+    """Let another commit's file be published between the look at ours and its removal."""
+    real, where = os.rename, stage.out / "org/name/a/f.bin"
+
+    def rename(source: str | bytes, target: str | bytes, **options: int) -> None:
+        monkeypatch.setattr(os, "rename", real)
+        new = where.with_name("new")
+        new.write_bytes(b"another")
+        new.replace(where)
+        real(source, target, **options)
+        if again:
+            where.write_bytes(b"the third")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(os, "rename", rename)
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+
+
+@pytest.mark.parametrize("links", [False, True])
+def test_a_source_that_is_replaced_at_the_last_moment_stays(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    local = stage.put()
+    delivery = stage.deliver()
+    replaced_at_the_last_moment(stage, monkeypatch, links=links)
+    assert not remove(stage, delivery)
+    assert local.read_bytes() == b"another"
+    assert list((stage.out / ".hf-downloader/partial").iterdir()) == []
+
+
+def test_what_comes_while_a_source_is_put_back_wins(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    local = stage.put()
+    delivery = stage.deliver()
+    replaced_at_the_last_moment(stage, monkeypatch, again=True)
+    assert not remove(stage, delivery)
+    assert local.read_bytes() == b"the third"
+    assert list((stage.out / ".hf-downloader/partial").iterdir()) == []
+
+
 def test_a_source_that_cannot_be_removed_is_said_so(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    stage.put()
+    local = stage.put()
     delivery = stage.deliver()
     monkeypatch.setattr(os, "unlink", refuse)
     with pytest.raises(PlaceError, match="permission denied"):
         remove(stage, delivery)
+    assert local.read_bytes() == CONTENT
 
 
 # -- the NAS is not there, or another one ---------------------------------------------------------
@@ -578,7 +675,6 @@ def test_a_link_that_appears_while_we_copy_is_not_replaced(
     where = stage.root / "org/name/a/f.bin"
 
     def link_it(self: copying.Copying, source: int, target: int) -> None:
-        where.parent.mkdir(parents=True)
         where.symlink_to("nowhere")
         real(self, source, target)
 
@@ -691,8 +787,28 @@ def test_a_file_that_will_not_fit_is_not_begun(stage: Stage, monkeypatch: pytest
 
     stage.put()
     monkeypatch.setattr(os, "fstatvfs", full)
-    with pytest.raises(PlaceError, match="10,000 bytes are needed and 0 are free"):
+    with pytest.raises(LocalError, match="10,000 bytes are needed and 0 are free") as caught:
         stage.deliver()
+    assert type(caught.value) is LocalError  # for no other file will fit either
+
+
+def test_a_file_that_is_too_large_is_the_only_one_that_is(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fstatvfs
+
+    def small(fd: int) -> os.statvfs_result:
+        found = list(real(fd))
+        found[1], found[2], found[4] = 1, 20000, 9999
+        return os.statvfs_result(found)
+
+    stage.put()
+    monkeypatch.setattr(os, "fstatvfs", small)
+    with pytest.raises(RoomError, match="10,000 bytes are needed and 9,999 are free"):
+        stage.deliver()
+    stage.put("b", b"small")
+    stage.deliver(file("b", b"small"))
+    assert stage.files == {"org/name/b": b"small"}
 
 
 @contextmanager
@@ -753,6 +869,189 @@ def test_a_nas_with_a_limit_on_file_sizes(stage: Stage) -> None:
         signal.signal(signal.SIGXFSZ, handler)
     assert stage.files == {}
     assert stage.copies == []
+
+
+def test_an_advice_that_is_not_taken_is_no_trouble(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    stage.put()
+    monkeypatch.setattr(os, "posix_fadvise", refuse)
+    assert stage.deliver(read_back=True).copied
+
+
+# -- folders of the NAS that are closed -----------------------------------------------------------
+
+
+def nothing_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copying.Copying, "with_hash", lambda *_: pytest.fail("bytes were copied"))
+
+
+def refused(stage: Stage, match: str) -> None:
+    """Both ways to the NAS end before a byte is moved, and that says nothing about other files."""
+    for way in (stage.deliver, lambda: NasFolder(stage.root, spec()).claim(file())):
+        with pytest.raises(PlaceError, match=match):
+            way()
+    assert stage.copies == []
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """Root may write everywhere."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(before)
+
+
+def test_a_closed_folder_is_noticed_before_the_copy(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        stage = Stage(Path(name))
+        stage.put()
+        where = stage.root / "org/name/a"
+        where.mkdir(parents=True)
+        for folder in (Path(name), stage.root, stage.root / ".hf-downloader"):
+            folder.chmod(0o777)
+        where.chmod(0o555)
+        request.getfixturevalue("unprivileged")
+        nothing_is_copied(monkeypatch)
+        refused(stage, r"f\.bin: permission denied; the worker's user needs write permission")
+        os.seteuid(os.getuid())
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root can mount")
+def test_a_mount_in_a_repos_folder_is_noticed_before_the_copy(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.put()
+    where = stage.root / "org/name"
+    where.mkdir(parents=True)
+    with mounted(where, "size=1m"):
+        nothing_is_copied(monkeypatch)
+        refused(stage, "must not be a mount point of its own")
+
+
+def test_a_mount_that_only_the_rename_shows_concerns_this_file_alone(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    stage.put()
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(PlaceError, match="mount point"):
+        stage.deliver()
+
+
+def test_a_name_that_is_free_can_be_claimed(stage: Stage) -> None:
+    nas = NasFolder(stage.root, spec())
+    nas.claim(file())
+    assert stage.files == {}
+    with pytest.raises(RefusedError, match="already holds the model"):
+        NasFolder(stage.root, spec(kind="dataset")).claim(file())
+
+
+# -- a NAS that makes no difference between some names --------------------------------------------
+
+
+def fold(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def folding(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    """Let everything below `root` be found by each spelling of its name; it keeps the first one."""
+
+    def entry(name: str | bytes, folder: int | None) -> str | bytes:
+        where = Path(f"/proc/self/fd/{folder}").readlink() if folder is not None else None
+        if where is None or not where.is_relative_to(root):
+            return name
+        wanted = fold(os.fsdecode(name))
+        return next((found.name for found in where.iterdir() if fold(found.name) == wanted), name)
+
+    def wrap(call: str) -> None:
+        real = getattr(os, call)
+
+        def folded(name: str | bytes, *args: object, dir_fd: int | None = None, **options: object) -> object:
+            return real(entry(name, dir_fd), *args, dir_fd=dir_fd, **options)
+
+        monkeypatch.setattr(os, call, folded)
+
+    for call in ("stat", "open", "mkdir", "unlink"):
+        wrap(call)
+    real = os.rename
+
+    def rename(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        real(source, entry(target, dst_dir_fd), src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    monkeypatch.setattr(os, "rename", rename)
+
+
+TWINS = [("a/F.bin", "a/f.bin"), ("A/f.bin", "a/f.bin"), ("\u00e9", "e\u0301"), ("stra\u00dfe", "STRASSE")]
+
+
+@pytest.mark.parametrize(("first", "second"), TWINS)
+@pytest.mark.parametrize("content", [CONTENT, b"other"])
+def test_a_file_never_replaces_another_one_whose_name_the_nas_takes_for_its_own(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, first: str, second: str, content: bytes
+) -> None:
+    folding(monkeypatch, stage.root)
+    stage.put(first)
+    stage.put(second, content)
+    stage.deliver(file(first))
+    with pytest.raises(RefusedError, match="in another spelling"):
+        stage.deliver(file(second, content))
+    with pytest.raises(RefusedError, match="in another spelling"):
+        NasFolder(stage.root, spec()).claim(file(second, content))
+    assert not NasFolder(stage.root, spec()).has(file(second, content), Cancel())
+    assert stage.files == {f"org/name/{first}": CONTENT}
+    assert NasFolder(stage.root, spec()).has(file(first), Cancel())
+
+
+@pytest.mark.parametrize(("first", "second"), [pair for pair in TWINS if "A/f" not in pair[0]])
+def test_a_twin_that_comes_while_we_copy_is_not_replaced(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, first: str, second: str
+) -> None:
+    folding(monkeypatch, stage.root)
+    real = copying.Copying.with_hash
+
+    def come(self: copying.Copying, source: int, target: int) -> None:
+        monkeypatch.setattr(copying.Copying, "with_hash", real)
+        stage.deliver(file(first))
+        real(self, source, target)
+
+    stage.put(first)
+    stage.put(second, b"other")
+    monkeypatch.setattr(copying.Copying, "with_hash", come)
+    with pytest.raises(RefusedError, match="in another spelling"):
+        stage.deliver(file(second, b"other"))
+    assert list(stage.files.values()) == [CONTENT]
+    assert stage.copies == []
+
+
+@pytest.mark.parametrize("path", ["a/f.bin", "\u00e9", "123"])
+def test_on_such_a_nas_our_own_file_is_found_and_replaced(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    folding(monkeypatch, stage.root)
+    stage.put(path)
+    stage.deliver(file(path))
+    assert not stage.deliver(file(path)).copied
+    (stage.root / "org/name" / path).write_bytes(b"wrong")
+    assert stage.deliver(file(path)).copied
+    assert stage.files == {f"org/name/{path}": CONTENT}
+
+
+def test_on_another_nas_no_folder_is_listed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "scandir", lambda *_: pytest.fail("listed"))
+    for path in ("a/f.bin", "A/f.bin", "a/F.BIN"):
+        stage.put(path)
+        assert stage.deliver(file(path)).copied
+        assert not stage.deliver(file(path)).copied
+    monkeypatch.undo()
+    assert len(stage.files) == 3
 
 
 # -- what killed workers leave --------------------------------------------------------------------
