@@ -23,10 +23,14 @@ def make_worker(
     drain_when_empty: bool = False,
     check_redis: bool = True,
     policy: RetryPolicy | None = None,
+    alone: bool = False,
 ) -> WorkerNode:
-    """Return a worker as the settings want it, for `redis`; it has not entered the fleet yet."""
-    folders = Folders(config)
-    nas = None
+    """Return a worker as the settings want it, for `redis`; it has not entered the fleet yet.
+
+    With `alone`, it shares its folder with no other worker, even if others have one at the same place.
+    """
+    nas: NASAggregator | None = None
+    folders = Folders(config, lambda: nas.nas if nas and nas.answers else "", alone=alone)
     if config.nas.enabled:
         owed, outage = RedisDeliveries(redis), Outage(redis.address)
         nas = NASAggregator(config, owed, lambda: folders.own_id, outage)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
@@ -18,13 +19,22 @@ log = logging.getLogger(__name__)
 
 
 class Folders:
-    """The folders of one worker; each has an id that tells whether two machines see the same one."""
+    """The folders of one worker; each has an id that tells whether two machines see the same one.
 
-    def __init__(self, config: AppConfig) -> None:
+    `nas_id` tells the id of the NAS as it was seen a moment ago, "" if it does not answer: a slot that asks
+    a NAS that hangs would hang with it.
+    """
+
+    def __init__(
+        self, config: AppConfig, nas_id: Callable[[], str] | None = None, *, alone: bool = False
+    ) -> None:
+        """With `alone`, split files are not shared with others: see `SplitFile`."""
         self._own = Path(config.app.output_dir)
         #: Where the NAS is mounted; None if this worker does not deliver to one.
         self.nas: Path | None = Path(config.nas.path) if config.nas.enabled else None
-        self._own_id = ""
+        self._nas_id = nas_id or self._look_for_nas
+        self._own_id, self._told = "", False
+        self._alone = alone
 
     @property
     def own_id(self) -> str:
@@ -33,8 +43,18 @@ class Folders:
             try:
                 self._own_id = make_place(self._own, create_root=True)
             except TransferError as error:
-                log.warning("%s; what needs the folder will not work here", error)
+                level = logging.DEBUG if self._told else logging.WARNING
+                log.log(level, "%s; what needs the folder will not work here", error)
+                self._told = True
         return self._own_id
+
+    @property
+    def nas_id(self) -> str:
+        """Id of the NAS; "" if it is not there, does not answer, or this worker does not deliver to one."""
+        return self._nas_id()
+
+    def _look_for_nas(self) -> str:
+        return read_place(self.nas) if self.nas else ""
 
     def output(self, spec: JobSpec) -> Path:
         """Return where a job's whole files go; raises PlaceUnseenError if this machine does not see it."""
@@ -50,7 +70,7 @@ class Folders:
         spec, file = task.spec, task.file
         root = self.shared(spec, task.about, place)
         parts = nas_parts(spec, file) if root is self.nas else None
-        return SplitFile(root, spec, file, cancel, room, parts=parts)
+        return SplitFile(root, spec, file, cancel, room, parts=parts, alone=self._alone)
 
     def shared(self, spec: JobSpec, about: Descriptor, place: str = "") -> Path:
         """Return where a split file is put together, `nas` itself where that is the NAS.
@@ -58,17 +78,18 @@ class Folders:
         Where the output folder is the NAS, the file gets the name of one in an output folder. Raises
         PlaceUnseenError.
         """
-        place = place or about.place
-        candidates = [_named(spec) if spec.output_dir else self._own]
+        place, mine = place or about.place, _named(spec) if spec.output_dir else self._own
+        found = read_place(mine)
+        if found == place:
+            return mine
+        if self.nas and self.nas_id == place:
+            return self.nas
+        seen = [f"{mine} is {'another one' if found else 'not mounted, or has no id'}"]
         if self.nas:
-            candidates.append(self.nas)
-        for root in candidates:
-            if read_place(root) == place:
-                return root
-        names = " nor ".join(map(str, candidates))
+            seen.append(f"the NAS at {self.nas} is {'another one' if self.nas_id else 'not there'}")
         raise PlaceUnseenError(
-            f"{about.file.path}: its parts are put together in a folder that this machine does not see as "
-            f"{names}; mount it there, or let this worker work elsewhere"
+            f"{about.file.path}: its parts are put together in a folder that this machine does not see: "
+            f"{', and '.join(seen)}; mount it there, or let this worker work elsewhere"
         )
 
 

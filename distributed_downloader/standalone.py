@@ -32,6 +32,7 @@ class Standalone:
     """Fetches one repo over the Redis at `url`, which nobody else uses."""
 
     def __init__(self, config: AppConfig, hub: Hub, url: str) -> None:
+        self._makes_room = config.nas.enabled and config.nas.delete_after_copy
         self._redis = RedisClient(RedisConfig.model_validate({"url": url}))
         self._view = RedisView(self._redis)
         self._master = MasterNode(hub, self._redis, config.nas)
@@ -40,17 +41,24 @@ class Standalone:
             self._redis,
             check_redis=False,
             policy=RetryPolicy(place_tries=1),  # there is no other machine that might have one
+            alone=True,
         )
 
     def run(self, request: JobRequest, console: Console) -> tuple[Submitted, JobStatus]:
         """Fetch the repo and show it on `console`; files are fetched while the listing goes on.
 
-        Raises what `MasterNode.submit` raises, and LocalError when this machine's disk is the problem:
-        nobody else could take over.
+        Raises what `MasterNode.submit` raises, ConflictError while another process fetches the repo into
+        the same folder, and LocalError when this machine's disk is the problem: nobody else could take over.
         """
         with console.status("asking the hub"):
             spec = self._master.prepare(request)
-            RepoFolder(Path(spec.output_dir), spec).claim_folder()  # or say at once why not
+            folder = RepoFolder(Path(spec.output_dir), spec)
+            folder.claim_folder()  # or say at once why not
+        with folder.alone():
+            return self._fetch(spec, console)
+
+    def _fetch(self, spec: JobSpec, console: Console) -> tuple[Submitted, JobStatus]:
+        with console.status("asking the hub"):
             submission = _Submission(self._master, spec)
             submission.start()
             submission.listed.wait()
@@ -63,7 +71,7 @@ class Standalone:
                 show(job, self._view.workers(), self.failures(job))
                 if submission.submitted and job.state.ended:
                     return submission.submitted, job
-                if self._worker.trouble:
+                if self._worker.trouble and not (self._makes_room and job.owed):
                     raise LocalError(self._worker.trouble)
                 time.sleep(_LOOK)
 

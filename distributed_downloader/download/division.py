@@ -12,7 +12,6 @@ from distributed_downloader.models import DownloadTask
 from distributed_downloader.outcome import Range
 from distributed_downloader.plan import part_size
 from distributed_downloader.queue_terms import Limits, Member
-from distributed_downloader.storage.place import read_place
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +42,12 @@ class Division:
         spec, size = task.spec, task.file.size
         if task.about.place or not spec.split_over or size <= spec.split_over:
             return None
+        if not (task.file.sha256 or task.file.git_sha1):
+            log.info("whole   %s: the hub lists no hash to prove it by when it was put together", task.name)
+            return None
         members = self._fleet.members()
         place, reason = self._shared(task, members)
-        self._tell(task, reason)
+        self.tell(task, reason)
         if not place:
             return None
         slots = sum(member.slots for member in members)
@@ -61,7 +63,7 @@ class Division:
         own = self._folders.own_id
         if own and all(member.folder == own for member in members):
             return own, ""
-        nas = read_place(self._folders.nas) if self._folders.nas else ""
+        nas = self._folders.nas_id
         if nas and spec.nas in ("", nas) and all(member.nas == nas for member in members):
             return nas, ""
         other = next((member.worker for member in members if member.folder != own), "")
@@ -70,8 +72,8 @@ class Division:
             "give the job an --output-dir that all machines share"
         )
 
-    def _tell(self, task: DownloadTask, reason: str) -> None:
-        """Leave the reason with the job, once."""
+    def tell(self, task: DownloadTask, reason: str) -> None:
+        """Leave with the job, once, why large files are fetched whole; "" if they are not."""
         job = task.token.job
         with self._lock:
             known = self._told.get(job, "") == reason

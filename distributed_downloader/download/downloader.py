@@ -14,11 +14,19 @@ from distributed_downloader.download.division import Division, Fleet, bounded
 from distributed_downloader.download.engine import Context, Engine, Progress
 from distributed_downloader.download.engines import Engines
 from distributed_downloader.download.split_files import SplitFiles
-from distributed_downloader.errors import AccessError, LocalError, NotFoundError, PlaceError, TransferError
+from distributed_downloader.errors import (
+    AccessError,
+    LocalError,
+    NotFoundError,
+    RefusedError,
+    RoomError,
+    TransferError,
+)
 from distributed_downloader.folders import Folders
 from distributed_downloader.hold import Hold
 from distributed_downloader.models import Descriptor, DownloadTask
 from distributed_downloader.outcome import ON_NAS, Divided, Finished, Outcome
+from distributed_downloader.patience import unless_silent
 from distributed_downloader.ssl_config import HttpClient, origin, trusted_origins
 from distributed_downloader.storage import RepoFolder, sweep
 from distributed_downloader.storage.nas import NasFolder
@@ -29,6 +37,9 @@ from distributed_downloader.storage.spool import Spool
 from distributed_downloader.throttle import Throttle
 
 log = logging.getLogger(__name__)
+
+#: Seconds without a byte after which a slot does not wait any longer for the NAS.
+_NAS_SILENT = 10.0
 
 
 class Downloader:
@@ -95,7 +106,9 @@ class Downloader:
             progress(task.file.size)
             return Finished(owes=ON_NAS)
         if self._division and (shared := self._division.place(task)):
-            return self._divide(task, *shared, cancel)
+            divided = self._divide(self._division, task, *shared, cancel)
+            if divided:
+                return divided
         self._fetch(task, folder, cancel, progress)
         return Finished(owes=self._debt(root))
 
@@ -106,16 +119,28 @@ class Downloader:
                 self._engines.fill(Context(task, partial, cancel, self._throttle, progress))
                 cancel.check()
                 folder.publish(partial, task.file)
-        except PlaceError as error:
+        except RoomError as error:
             if not self._owes():
                 raise
             # The disk is full of files that wait for the NAS: none of them is at fault, nor is this one.
             raise LocalError(f"{error}; files wait here for the NAS") from error
 
-    def _divide(self, task: DownloadTask, place: str, size: int, cancel: Cancel) -> Divided:
+    def _divide(
+        self, division: Division, task: DownloadTask, place: str, size: int, cancel: Cancel
+    ) -> Divided | None:
+        """Make room for the file; None if the NAS does not take it, where it would be put together."""
+        root = self._folders.shared(task.spec, task.about, place)
         split = self._folders.split_file(task, cancel, self._room, place)
-        split.prepare()
-        records = split.records()  # once, for others may write meanwhile
+        try:
+            if root is self._folders.nas:
+                NasFolder(root, task.spec).claim(task.file)
+            split.prepare()
+            records = split.records()  # once, for others may write meanwhile
+        except (LocalError, RefusedError) as error:
+            if root is not self._folders.nas:
+                raise
+            division.tell(task, f"the NAS, the only folder that all workers share: {error}")
+            return None
         missing = bounded(list(cut(gaps(records, task.file.size), size)))
         return Divided(place, missing, tuple(merged(records)), f"{place}:{split.path.name}")
 
@@ -151,7 +176,14 @@ class Downloader:
     def _on_nas(self, task: DownloadTask, cancel: Cancel) -> bool:
         """Return whether the file is on the NAS already, and right."""
         nas = self._folders.nas
-        return nas is not None and NasFolder(nas, task.spec).has(task.file, cancel)
+        if nas is None or not self._folders.nas_id:
+            return False
+        folder = NasFolder(nas, task.spec)
+
+        def look(inner: Cancel, alive: Callable[[object], None]) -> bool:
+            return folder.has(task.file, inner, alive)
+
+        return bool(unless_silent(look, cancel, _NAS_SILENT))
 
     @contextmanager
     def _explained(self, endpoint: str) -> Iterator[None]:

@@ -36,6 +36,11 @@ class Engines:
         self._lock = threading.Lock()
         self._made: dict[str, Engine] = {"http": http_engine or HttpEngine(self._http)}
 
+    @property
+    def gets_ranges(self) -> bool:
+        """Whether any of the engines gets a part of a file."""
+        return self._settings.engine != "hub"
+
     def fill(self, context: Context) -> None:
         """Fill the sink, and prove it if it is a whole file; raises what the last engine ran into."""
         failed: TransferError | None = None
@@ -66,13 +71,13 @@ class Engines:
     def _order(self, context: Context) -> Iterator[str]:
         """Yield the names of the engines to try, in order; engine `hub` knows whole files only."""
         choice, sink = self._settings.engine, context.sink
-        if choice in ("http", "auto"):
+        if choice in ("http", "auto") or (choice == "xet" and not context.task.file.sha256):
             inherited = sink.inherited
             yield "http"
             if inherited and not sink.size:
                 yield "http"  # what an earlier process left may have been the bad part
-        if choice == "xet" or (choice == "auto" and context.task.file.sha256):
-            yield "xet"  # which has large files only
+        if choice in ("xet", "auto") and context.task.file.sha256:
+            yield "xet"  # which has large files only; what lies in git goes over HTTP
         if choice == "hub" or (choice == "auto" and not context.is_part):
             yield "hub"
 

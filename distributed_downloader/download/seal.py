@@ -132,9 +132,9 @@ class Seal:
 
     def _prove(self, reading: Reading) -> None:
         reading.finish(self._cancel, self._progress)
-        # Without a hash from the hub, a hole would not be noticed.
-        if not self._file.sha256 and not self._file.git_sha1 and (holes := self._missing()):
-            raise CorruptError(f"{self._file.path}: {len(holes)} ranges were never written")
+        # Without a hash from the hub, only this shows that all is as it came.
+        if not self._file.sha256 and not self._file.git_sha1 and (damage := self._damage()):
+            raise CorruptError(f"{self._file.path}: {len(damage)} ranges are not as they came")
 
     def _mend(self) -> bool:
         """Fetch again what differs from what once came, and publish; False if that is not it."""

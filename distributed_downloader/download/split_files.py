@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.download.engine import Context, Progress
 from distributed_downloader.download.engines import Engines
 from distributed_downloader.download.seal import Reading, Readings, Seal
-from distributed_downloader.errors import RangeError, StoppedError
+from distributed_downloader.errors import LocalError, PlaceUnseenError, RangeError, StoppedError
 from distributed_downloader.folders import Folders
 from distributed_downloader.hold import Hold
 from distributed_downloader.models import DownloadTask, Part
@@ -42,8 +43,14 @@ class SplitFiles:
         """
         part = task.about.part
         assert part is not None
+        if not self._engines.gets_ranges:
+            raise PlaceUnseenError(
+                f"{task.name}: the engine `hub` gets no parts of files; workers with another [huggingface] "
+                "engine do"
+            )
         try:
-            self._fetch(task, part, cancel, progress, hold)
+            with self._at_nas(task):
+                self._fetch(task, part, cancel, progress, hold)
             return Finished()
         except RangeError as error:
             if not task.tries:
@@ -74,11 +81,23 @@ class SplitFiles:
         def fetch(part: Part) -> None:
             self._fetch(task, part, cancel, lambda _: None, hold)
 
-        return Seal(task, split, fetch=fetch, cancel=cancel, progress=progress).run(reading)
+        with self._at_nas(task):
+            return Seal(task, split, fetch=fetch, cancel=cancel, progress=progress).run(reading)
 
     def discard(self, task: DownloadTask, cancel: Cancel) -> None:
         """Remove what is there of a split file."""
         self._file(task, cancel).discard()
+
+    @contextmanager
+    def _at_nas(self, task: DownloadTask) -> Iterator[None]:
+        """Let a trouble of the NAS, where the file is put together, cost neither tries nor other folders."""
+        root = self._folders.shared(task.spec, task.about)
+        try:
+            yield
+        except LocalError as error:
+            if isinstance(error, PlaceUnseenError) or root is not self._folders.nas:
+                raise
+            raise PlaceUnseenError(f"{error}; its parts are put together on the NAS") from error
 
     def _fetch(self, task: DownloadTask, part: Part, cancel: Cancel, progress: Progress, hold: Hold) -> None:
         enough = cancel.child()
