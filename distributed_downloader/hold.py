@@ -47,6 +47,12 @@ class Hold:
         if shorten and length is not None:
             shorten(length)
 
+    @property
+    def length(self) -> int | None:
+        """Bytes of the part as Redis last told; None if it has not."""
+        with self._lock:
+            return self._length
+
     def on_shorten(self, shorten: Callable[[int], None]) -> None:
         """Call `shorten` with the length of the part, now if it is known, and whenever it is renewed."""
         with self._lock:

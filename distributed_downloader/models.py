@@ -214,10 +214,15 @@ class DownloadTask(Model):
     @property
     def name(self) -> str:
         """What people call the task: the file's path, and of a part its MiB."""
+        return self.name_of(None)
+
+    def name_of(self, length: int | None) -> str:
+        """Return the name of a part that has another length by now; None if it has not."""
         part = self.about.part
         if not part:
             return self.file.path
-        return f"{self.file.path} [{part.start / 2**20:.0f}-{part.end / 2**20:.0f} MiB]"
+        end = part.start + (part.length if length is None else length)
+        return f"{self.file.path} [{part.start / 2**20:.0f}-{end / 2**20:.0f} MiB]"
 
 
 class Transfer(Model):

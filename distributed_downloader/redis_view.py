@@ -5,40 +5,24 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
 
 from pydantic import ValidationError
 
-from distributed_downloader.errors import RefusedError, UnknownJobError
+from distributed_downloader.errors import UnknownJobError
 from distributed_downloader.models import (
-    Descriptor,
     Failure,
-    FileStatus,
     JobSpec,
     JobState,
     JobStatus,
     QueueStatus,
-    RepoFile,
     RepoType,
-    TaskStatus,
-    Token,
     WorkerStatus,
 )
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_connection import Answer, translated
+from distributed_downloader.redis_files import FileProgress, RedisFiles, read_failure
 
-#: Files that one round trip reads.
-_CHUNK = 1000
 _TYPES = {f"{kind.value}s": kind for kind in RepoType}
-
-
-@dataclass(frozen=True)
-class _Places:
-    """Which tasks of one job are in a worker's hands, and which wait for another try."""
-
-    active: set[int] = field(default_factory=set)
-    delayed: set[int] = field(default_factory=set)
 
 
 class RedisView:
@@ -121,12 +105,21 @@ class RedisView:
             found[task] = failure
             if len(found) >= limit:
                 break
-        return sorted(found.values(), key=lambda failure: failure.path)
+        return sorted(self._with_all_tries(job, found), key=lambda failure: failure.path)
+
+    def _with_all_tries(self, job: int, found: Mapping[int, Failure]) -> Iterator[Failure]:
+        """Count the tries that were excused as well, of which the last one to fail did not know."""
+        names = [f"{task}{kind}" for task in found for kind in ("", "~")]
+        with translated(self._client.address):
+            counts: Answer = self._redis.hmget(self._key(f"job:{job}:tries"), names) if names else []
+        numbers = [int(count) if (count or "").isdecimal() else 0 for count in counts]
+        for failure, plain, excused in zip(found.values(), numbers[::2], numbers[1::2], strict=True):
+            yield failure.model_copy(update={"tries": max(failure.tries, plain + excused)})
 
     def _failed(self, job: int) -> Iterator[tuple[int, Failure]]:
         with translated(self._client.address):
             for task, text in self._redis.hscan_iter(self._key(f"job:{job}:failed"), count=100):
-                yield int(task), _failure(text)
+                yield int(task), read_failure(text)
 
     # -- the fleet --------------------------------------------------------------------------------
 
@@ -179,70 +172,13 @@ class RedisView:
 
     # -- files ------------------------------------------------------------------------------------
 
-    def files(self, job: int, *, failed_only: bool = False) -> Iterator[FileStatus]:
+    def files(self, job: int, *, failed_only: bool = False) -> Iterator[FileProgress]:
         """Yield a job's files in the order of the listing; reads them in chunks, so it can be a long one.
 
         Raises UnknownJobError. An ended job's list of files is kept for 7 days; the failed ones for 30.
         """
-        total = self.job(job).total
-        return self._failed_files(job) if failed_only else self._all_files(job, total)
-
-    def _failed_files(self, job: int) -> Iterator[FileStatus]:
-        failed = dict(self._failed(job))
-        tasks = iter(sorted(failed))
-        while chunk := list(islice(tasks, _CHUNK)):
-            with translated(self._client.address):
-                lines: Answer = self._redis.hmget(self._key(f"job:{job}:tasks"), list(map(str, chunk)))
-            for task, line in zip(chunk, lines, strict=True):
-                size = _about(line).size if line else 0
-                path, error = failed[task].path, failed[task].error
-                yield FileStatus(path=path, size=size, status=TaskStatus.FAILED, error=error)
-
-    def _all_files(self, job: int, total: int) -> Iterator[FileStatus]:
-        places = self._places(job)
-        with translated(self._client.address):
-            numbers: Answer = self._redis.hgetall(self._key(f"job:{job}:hosts"))
-        hosts = {int(number): host for host, number in numbers.items()}
-        for first in range(0, total, _CHUNK):
-            yield from self._chunk(job, range(first, min(first + _CHUNK, total)), places, hosts)
-
-    def _chunk(
-        self, job: int, tasks: range, places: _Places, hosts: Mapping[int, str]
-    ) -> Iterator[FileStatus]:
-        first, last = tasks[0], tasks[-1]
-        names = [str(task) for task in tasks]
-        with translated(self._client.address), self._redis.pipeline(transaction=True) as pipe:
-            for part in ("tasks", "failed", "held"):
-                pipe.hmget(self._key(f"job:{job}:{part}"), names)
-            pipe.getrange(self._key(f"job:{job}:done"), first // 8, last // 8)
-            pipe.getrange(self._key(f"job:{job}:where"), 2 * first, 2 * last + 1)
-            lines, failed, held, done, where = pipe.execute()
-        bits, numbers = _bytes(done), _bytes(where)
-        for i, task in enumerate(tasks):
-            if lines[i] is None:
-                continue
-            about = _about(lines[i])
-            if about.part:
-                continue
-            file = about.file
-            status, host, error = _place(task, places, held[i]), "", ""
-            if _bit(bits, task - first // 8 * 8):
-                status = TaskStatus.DONE
-                host = hosts.get(int.from_bytes(numbers[2 * i : 2 * i + 2], "big"), "")
-            elif failed[i] is not None:
-                status, error = TaskStatus.FAILED, _failure(failed[i]).error
-            yield FileStatus(path=file.path, size=file.size, status=status, host=host, error=error)
-
-    def _places(self, job: int) -> _Places:
-        with translated(self._client.address), self._redis.pipeline(transaction=True) as pipe:
-            pipe.zrange(self._key("workers"), 0, -1)
-            pipe.zrange(self._key("dead"), 0, -1)
-            workers, dead = pipe.execute()
-            for worker in (*workers, *dead):
-                pipe.lrange(self._key(f"active:{worker}"), 0, -1)
-            active = [token for tokens in pipe.execute() for token in tokens]
-            delayed = [token for token, _ in self._redis.zscan_iter(self._key("delayed"), count=_CHUNK)]
-        return _Places(_tasks_of(job, active), _tasks_of(job, delayed))
+        total, files = self.job(job).total, RedisFiles(self._client, job)
+        return files.failed(dict(self._failed(job))) if failed_only else files.all(total, self.workers())
 
     def _key(self, name: str) -> str:
         return self._client.key(name)
@@ -299,48 +235,3 @@ def _worker(text: str | None, lease: float) -> WorkerStatus | None:
         return WorkerStatus.model_validate_json(text or "").model_copy(update={"lease": lease})
     except ValidationError:
         return None
-
-
-def _failure(text: str) -> Failure:
-    """Read a failure; the epoch that stands before it is the queue's own business."""
-    text = text.partition("\t")[2]
-    try:
-        return Failure.model_validate_json(text)
-    except ValidationError:
-        return Failure(path="?", error=f"unreadable in Redis: {text!a}", host="", tries=0, at=0)
-
-
-def _about(line: str) -> Descriptor:
-    try:
-        return Descriptor.from_line(line)
-    except ValueError:
-        return Descriptor(file=RepoFile(path=f"unreadable in Redis: {line!a}", size=0))
-
-
-def _place(task: int, places: _Places, parts_missing: str | None) -> TaskStatus:
-    if parts_missing is not None:
-        return TaskStatus.HELD
-    if task in places.active:
-        return TaskStatus.ACTIVE
-    return TaskStatus.DELAYED if task in places.delayed else TaskStatus.PENDING
-
-
-def _tasks_of(job: int, tokens: Sequence[str]) -> set[int]:
-    found = set()
-    for text in tokens:
-        try:
-            token = Token.parse(text)
-        except RefusedError:
-            continue
-        if token.job == job:
-            found.add(token.task)
-    return found
-
-
-def _bytes(text: str) -> bytes:
-    """Undo the decoding of a value that is no text."""
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _bit(bits: bytes, n: int) -> bool:
-    return n // 8 < len(bits) and bool(bits[n // 8] >> (7 - n % 8) & 1)

@@ -38,34 +38,40 @@ class Reports:
         self._host, self._policy = host, policy
         self._on_rest, self._on_sealer, self._on_owed = on_rest, on_sealer, on_owed
 
-    def success(self, worker_id: str, token: str, task: DownloadTask, outcome: Outcome) -> Report:
+    def success(self, worker_id: str, token: str, running: Running, outcome: Outcome) -> Report:
         """Return the report of what a task came to."""
         if isinstance(outcome, Divided):
-            return lambda: self._divided(worker_id, token, task, outcome)
-        return lambda: self._completed(worker_id, token, task, outcome)
+            return lambda: self._divided(worker_id, token, running.task, outcome)
+        return lambda: self._completed(worker_id, token, running, outcome)
 
     def failure(self, worker_id: str, token: str, running: Running, error: TransferError) -> Report:
         """Return the report of a task that did not succeed, as the policy decides it."""
         decision = self._policy.decide(error, running.task.tries)
-        blind = decision.action is Action.BLIND
-        if blind or decision.action is Action.REST:
-            self._on_rest(str(error), blind)
-        if blind:
-            log.info("back    %s: %s", running.task.name, error)
-            return lambda: self._parts.blind(worker_id, token, str(error))
-        if decision.action in (Action.RELEASE, Action.REST):
-            log.info("back    %s: %s", running.task.name, error)
+        action, reason = decision.action, _reason(error, running.task.file.path)
+        ours = action in (Action.BLIND, Action.REST)
+        if ours:
+            self._on_rest(reason, action is Action.BLIND)
+        if ours or action is Action.RELEASE:
+            # A trouble of this machine is told by the rest that it begins.
+            log.log(logging.DEBUG if ours else logging.INFO, "back    %s: %s", running.task.name, reason)
+        if action is Action.BLIND:
+            return lambda: self._parts.blind(worker_id, token, reason)
+        if action in (Action.RELEASE, Action.REST):
             return lambda: self._released(worker_id, token)
         return lambda: self._failed(worker_id, token, running, error, decision)
 
-    def _completed(self, worker_id: str, token: str, task: DownloadTask, outcome: Finished) -> None:
+    def _completed(self, worker_id: str, token: str, running: Running, outcome: Finished) -> None:
+        task = running.task
         settled = self._redis.complete(
             worker_id, token, task.about.size, self._host, written=outcome.written, owes=outcome.owes
         )
         if settled is Settled.STALE:
-            log.info("done    %s, but the task had been given to another worker", task.name)
+            log.info("done    %s, but the task had been given to another worker", running.name)
             return
-        log.info("done    %s", task.name)
+        if task.about.is_seal:
+            log.info("sealed  %s: complete, %s right", task.name, _proof(task))
+        else:
+            log.info("done    %s", running.name)
         if settled is Settled.SEALER:
             self._on_sealer(worker_id, task)
         if outcome.owes:
@@ -105,6 +111,10 @@ class Reports:
             log.warning("retry   %s in %.0f s: %s", task.name, decision.delay, reason)
         elif verdict is Verdict.BURIED:
             log.error("failed  %s: %s", task.name, reason)
+
+
+def _proof(task: DownloadTask) -> str:
+    return "sha256" if task.file.sha256 else "git hash" if task.file.git_sha1 else "size"
 
 
 def _reason(error: TransferError, path: str) -> str:

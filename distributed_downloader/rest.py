@@ -34,5 +34,7 @@ class Rest:
             longer = min(longest, 2 * self._seconds)
             self._seconds = max(_SHORTEST, longer if again else 0)
             self._until = now + self._seconds
-            log.error("%s; claiming nothing for %.0f s", reason, self._seconds)
+            # Once is enough for the log; `status` shows it as long as it lasts.
+            level = logging.DEBUG if again and reason == self._reason else logging.ERROR
+            log.log(level, "%s; claiming nothing for %.0f s", reason, self._seconds)
         self._reason = reason

@@ -25,6 +25,8 @@ class Runner(Protocol):
 
 #: Seconds without a byte after which a part counts as stalled.
 _STALLED = 5.0
+#: Seconds below which no rate is measured.
+_SHORTEST = 1.0
 
 
 @dataclass
@@ -58,14 +60,20 @@ class Running:
     @property
     def pace(self) -> float:
         """Bytes a second at the last snapshot, not below 1; 0 if the transfer has stalled."""
-        return 0.0 if time.monotonic() - self._moved > _STALLED else max(1.0, self._rate)
+        return 0.0 if time.monotonic() - self._moved > _STALLED else max(1.0, self._rate or self.average)
+
+    @property
+    def name(self) -> str:
+        """What people call the task: of a part, the bytes that are its own now."""
+        return self.task.name_of(self.hold.length)
 
     def snapshot(self) -> Transfer:
         """Describe the transfer, with its rate since the snapshot before."""
         now, done, about = time.monotonic(), self.bytes_done, self.task.about
         before, earlier = self._last
         self._last = (now, done)
-        self._rate = max(0.0, (done - earlier) / max(now - before, 1e-3))
+        # The first bytes of a transfer come in a burst: less than a second says little about its rate.
+        self._rate = max(0.0, (done - earlier) / max(now - before, _SHORTEST))
         return Transfer(
             job=self.task.token.job,
             task=self.task.token.task,

@@ -182,4 +182,4 @@ class Slots:
             return self._reports.failure(worker_id, token, running, internal)
         if task.about.part:
             self.part_rate = running.average or self.part_rate
-        return self._reports.success(worker_id, token, task, outcome)
+        return self._reports.success(worker_id, token, running, outcome)

@@ -110,14 +110,14 @@ def _queue_all(queue: Callable[[str], Result], names: Iterable[str], hub: Hub) -
 
 
 def _print(name: str, result: Result) -> None:
-    from distributed_downloader.cli.submission import notices
+    from distributed_downloader.cli.submission import notices, settled_before
     from distributed_downloader.display import units
 
     if isinstance(result, DownloaderError):
         click.echo(f"{units.safe(name)}\terror: {units.safe(str(result))}")
         return
     click.echo(f"{units.safe(name)}\tJob ID: {result.job}")
-    for line in notices(result.plan):
+    for line in [*notices(result.plan), *settled_before(result)]:
         click.echo(f"{units.safe(name)}: {line}", err=True)
 
 

@@ -12,7 +12,7 @@ from distributed_downloader.cli.job_options import job_request, repo_options, sp
 from distributed_downloader.cli.options import worker_options
 
 if TYPE_CHECKING:
-    from distributed_downloader.models import JobStatus
+    from distributed_downloader.models import Failure, JobStatus
 
 
 @click.command("download")
@@ -39,11 +39,26 @@ def command(
     Files go to DIR/<org>/<name>/. Run the same command again after an interruption: it goes on from
     the bytes on disk, and what is complete is only checked.
 
+    With a NAS in the configuration (`hf-downloader init-config` writes one), or in NAS_ENABLED and
+    NAS_PATH, the files get there too; those that do not, do so with the next run of the same command.
+
+    \b
+      [app]
+      # left free on each disk
+      disk_reserve = 20GiB
+      # fast local folder, for parts of files in an output folder that is slow
+      spool_dir = /ssd/spool
+      [nas]
+      enabled = true
+      # marked once, with `hf-downloader init-nas`
+      path = /mnt/nas/models
+
     \b
     Examples:
       hf-downloader download org/name
       hf-downloader download datasets/org/name --include "*.parquet" -o /data
       hf-downloader download org/name --revision v1.0 --max-bandwidth 10MB/s
+      NAS_ENABLED=true NAS_PATH=/mnt/nas hf-downloader download org/name
     """
     from distributed_downloader.cli.submission import interrupt_hint, notices
     from distributed_downloader.embedded import EmbeddedRedis
@@ -61,6 +76,11 @@ def command(
         failures = standalone.failures(job)
     for line in notices(submitted.plan):
         click.echo(line, err=True)
+    _tell(app, job, failures)
+    return int(bool(job.failed or submitted.plan.skipped_count))
+
+
+def _tell(app: App, job: JobStatus, failures: list[Failure]) -> None:
     if app.progress_console.is_terminal:  # elsewhere, the progress was lines that told it already
         for each in failures:
             click.echo(f"failed: {each.path}: {each.error}", err=True)
@@ -69,7 +89,6 @@ def command(
             f"on the NAS: {job.delivered:,} of {job.files:,} files, in {app.config.nas.path}", err=True
         )
     click.echo(where(job))
-    return int(bool(job.failed or submitted.plan.skipped_count))
 
 
 def where(job: JobStatus) -> str:

@@ -18,14 +18,16 @@ MIB = 1 << 20
 
 def split_size(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
     """Return the bytes of a part, in whole MiB: None for `auto`, 0 for `never`."""
-    from distributed_downloader.config import parse_bytes
+    from distributed_downloader.config import parse_size
 
-    if value in (None, "auto", "never"):
-        return 0 if value == "never" else None
+    if value is None or value.lower() == "auto":
+        return None
+    if value.lower() == "never":
+        return 0
     try:
-        size = parse_bytes(value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is neither auto nor never nor a size such as 64MiB.") from None
+        size = parse_size(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is neither auto nor never, and a size {error}.") from None
     if size < MIB:
         raise click.BadParameter(f"{value} is less than 1MiB; `never` splits no file.")
     return -(-size // MIB) * MIB

@@ -28,8 +28,8 @@ def command(app: App, as_json: bool) -> None:
     from distributed_downloader.display.canvas import Canvas, emit
     from distributed_downloader.display.speed import Speedometer
 
-    jobs = app.view.jobs()
+    jobs = Speedometer().measure(app.view.jobs(), app.view.workers())
     if as_json:
-        click.echo(json.dump(json.repos(Speedometer().measure(jobs, app.view.workers()))))
+        click.echo(json.dump(json.repos(jobs)))
     else:
         emit(app.console, tables.repos(jobs, Canvas.of(app.console)))

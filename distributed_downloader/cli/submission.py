@@ -54,6 +54,7 @@ def summary(submitted: Submitted) -> list[str]:
     return [
         f"{units.repo(spec)} at {spec.revision} ({spec.commit[:8]}): {files}; {_outcome(submitted)}",
         *notices(submitted.plan),
+        *settled_before(submitted),
         *([] if job.state.ended else _next_steps(submitted.job, job.spec.output_dir)),
     ]
 
@@ -71,6 +72,19 @@ def _outcome(submitted: Submitted) -> str:
     words += [f"{units.count(before.failed, 'failed file')} queued again"] if before.failed else []
     words += [f"the {before.state.value} job goes on"] if before.state in ("paused", "cancelled") else []
     return ", ".join(words) or "the job is running already"
+
+
+def settled_before(submitted: Submitted) -> list[str]:
+    """Return what `--split` cannot change any more, if it was given for a job that was there already."""
+    from click.core import ParameterSource
+
+    given = click.get_current_context().get_parameter_source("split") is ParameterSource.COMMANDLINE
+    if submitted.created or submitted.before.state == "done" or not given:
+        return []
+    return [
+        f"note: job {submitted.job} was there already: --split counts for its files that are not begun yet; "
+        f"`hf-downloader forget {submitted.job}` first to change it for all"
+    ]
 
 
 def notices(plan: Plan) -> list[str]:

@@ -27,11 +27,27 @@ def command(
     Waits for Redis and for jobs. Ctrl+C or SIGTERM gives running files back at once (their first
     bytes are kept and used again); SIGUSR1 finishes them first.
 
+    Where files go on this machine, and whether they get to a NAS, is set in its configuration
+    (`hf-downloader init-config` writes one) or in OUTPUT_DIR, NAS_ENABLED and NAS_PATH. For instance:
+
+    \b
+      [app]
+      output_dir = /data/models
+      # left free on each disk
+      disk_reserve = 20GiB
+      # fast local folder, for parts of files in a shared folder that is slow
+      spool_dir = /ssd/spool
+      [nas]
+      enabled = true
+      # marked once, with `hf-downloader init-nas`
+      path = /mnt/nas/models
+
     \b
     Examples:
       hf-downloader worker
       hf-downloader worker --concurrency 8 --max-bandwidth 10MB/s
       hf-downloader --redis-host head-node worker --drain-when-empty
+      NAS_ENABLED=true NAS_PATH=/mnt/nas/models hf-downloader worker
     """
     from distributed_downloader.assembly import make_worker
     from distributed_downloader.signals import run_until_signal

@@ -23,7 +23,7 @@ from distributed_downloader.config.sections import (
     RedisConfig,
 )
 from distributed_downloader.config.sources import ENVIRONMENT, FILE, FLAG, Given, login, redact, settle_url
-from distributed_downloader.config.values import parse_bytes, write_bytes
+from distributed_downloader.config.values import parse_bytes, parse_size, write_bytes
 from distributed_downloader.errors import ConfigError
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "RedisConfig",
     "Setting",
     "parse_bytes",
+    "parse_size",
     "write",
 ]
 

@@ -101,8 +101,9 @@ class HuggingFaceConfig(Model):
     )
     engine: Annotated[Literal["auto", "http", "hub", "xet"], From(allowed="auto, http, hub or xet")] = Field(
         default="auto",
-        description="What fetches the bytes: http (our own, resumes), hub (huggingface_hub), xet (hf_xet), "
-        "or auto (http, then another where http fails).",
+        description="What fetches the bytes: http (our own, resumes), hub (huggingface_hub), xet (hf_xet for "
+        "files that are on Xet; small ones lie in git and come over http), or auto (http, then another where "
+        "http fails).",
     )
 
     @field_validator("token")
@@ -155,7 +156,10 @@ class NASConfig(Model):
     )
     verify: Annotated[Literal["size", "hash"], From(allowed="size or hash")] = Field(
         default="hash",
-        description="How a copy is proved: hash (of the bytes as they are copied), or size alone.",
+        description=(
+            "How a copy is proved: hash (the very bytes that are copied), or size (the kernel copies; the "
+            "source is hashed, the copy's size checked)."
+        ),
     )
     read_back: Annotated[Switch, From()] = Field(
         default=False, description="Read each copy back from the NAS and check it."

@@ -10,15 +10,25 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import BeforeValidator, Field
 
 _PREFIXES = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?(b)?(?:/s|ps)?", re.IGNORECASE | re.ASCII)
+_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?(b)?", re.IGNORECASE | re.ASCII)
+_PER_SECOND = re.compile(r"(?:/s|ps)$", re.IGNORECASE)
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
 def parse_bytes(text: str) -> int:
     """Return the bytes in `10MB/s` (10^6), `1.5 MiB` (2^20) or `500k`; raises ValueError otherwise."""
-    match = _BYTES.fullmatch(text.strip())
+    return _parse(_PER_SECOND.sub("", text.strip()), "10MB/s, 1.5MiB/s or 0")
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes in `128MiB` (2^20), `1.5 GB` (10^9) or `500k`; raises ValueError otherwise."""
+    return _parse(text.strip(), "128MiB, 1.5GB or 0")
+
+
+def _parse(text: str, examples: str) -> int:
+    match = _BYTES.fullmatch(text)
     if match is None:
-        raise ValueError("must be a number of bytes such as 10MB/s, 1.5MiB/s or 0")
+        raise ValueError(f"must be a number of bytes such as {examples}")
     number, prefix, binary, unit = (part or "" for part in match.groups())
     if prefix.isupper() and unit == "b":
         raise ValueError(f"must be in bytes: {prefix}{binary}b would mean bits, write {prefix}{binary}B")
@@ -45,8 +55,12 @@ def _switch(value: object) -> object:
     return value.lower() in _TRUE
 
 
-def _amount(value: object) -> object:
+def _rate(value: object) -> object:
     return parse_bytes(value) if isinstance(value, str) else value
+
+
+def _size(value: object) -> object:
+    return parse_size(value) if isinstance(value, str) else value
 
 
 def _upper(value: object) -> object:
@@ -75,6 +89,6 @@ def split_url(url: str) -> SplitResult:
 
 
 Switch = Annotated[bool, BeforeValidator(_switch)]
-Rate = Annotated[int, BeforeValidator(_amount), Field(ge=0)]
-Size = Annotated[int, BeforeValidator(_amount), Field(ge=0)]
+Rate = Annotated[int, BeforeValidator(_rate), Field(ge=0)]
+Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]

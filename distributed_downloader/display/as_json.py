@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distributed_downloader.display import plain, units
 from distributed_downloader.display.picture import Snapshot
@@ -12,13 +12,15 @@ from distributed_downloader.display.speed import JobProgress
 from distributed_downloader.display.tables import by_repo
 from distributed_downloader.models import (
     Failure,
-    FileStatus,
     JobState,
     JobStatus,
     QueueStatus,
     Transfer,
     WorkerStatus,
 )
+
+if TYPE_CHECKING:
+    from distributed_downloader.redis_files import FileProgress
 
 Json = dict[str, Any]
 
@@ -56,6 +58,7 @@ def job(progress: JobProgress) -> Json:
         "delivery": {"owed": shown.owed, "delivered": shown.delivered, "bytes": shown.bytes_delivered},
         "unsplit": shown.unsplit,
         "blocked": shown.blocked,
+        "waits": progress.waits,
         "bytes_per_second": round(progress.rate),
         "eta_seconds": None if eta is None else round(eta),
         "created_at": shown.created_at,
@@ -123,7 +126,7 @@ def _state(jobs: list[JobStatus]) -> JobState:
     return max(jobs, key=lambda job: (not job.state.ended, job.id)).state
 
 
-def files(shown: Iterable[FileStatus]) -> Iterator[str]:
+def files(shown: Iterable[FileProgress]) -> Iterator[str]:
     """Yield the lines of a list of `file` objects, as they come."""
     before = "["
     for file in shown:
@@ -132,11 +135,12 @@ def files(shown: Iterable[FileStatus]) -> Iterator[str]:
     yield "[]" if before == "[" else "]"
 
 
-def _file(file: FileStatus) -> Json:
+def _file(file: FileProgress) -> Json:
     return {
         "path": file.path,
         "size": file.size,
         "state": file.status.value,
+        "bytes_done": file.bytes_done,
         "host": file.host,
         "error": file.error,
     }

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 #: What a column that gives way keeps at least.
 _NARROWEST = 12
-_GAP = 2
+#: Columns between two cells.
+GAP = 2
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Canvas:
         """
         widths = _widths(rows)
         if self.width is not None and flexible is not None and flexible < len(widths):
-            excess = indent + sum(widths) + _GAP * (len(widths) - 1) - self.width
+            excess = indent + sum(widths) + GAP * (len(widths) - 1) - self.width
             widths[flexible] -= max(0, min(excess, widths[flexible] - _NARROWEST))
         right = frozenset(right)
         return [self._line(row, widths, flexible, right, indent) for row in rows]
@@ -105,7 +106,7 @@ class Canvas:
             line.append_text(
                 Text.assemble(space, fitted) if number in right else Text.assemble(fitted, space)
             )
-            line.append(" " * _GAP)
+            line.append(" " * GAP)
         line.rstrip()
         return self.cut(line)
 

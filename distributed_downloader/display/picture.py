@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from distributed_downloader.display import plain, units
-from distributed_downloader.display.canvas import Canvas
+from distributed_downloader.display.canvas import GAP, Canvas
 from distributed_downloader.display.speed import JobProgress
-from distributed_downloader.models import Failure, JobState, JobStatus, QueueStatus, Transfer, WorkerStatus
+from distributed_downloader.models import Failure, JobState, QueueStatus, Transfer, WorkerStatus
 
 STYLES = {
     JobState.RUNNING: "cyan",
@@ -32,6 +32,8 @@ NO_WORKERS = "No workers. Start one on each machine with: hf-downloader worker"
 NARROW, WIDE = 80, 150
 #: So that the columns after a rate stand still while it changes.
 RATE_WIDTH = 9
+#: Columns below which words are cut rather than wrapped.
+_NARROWEST = 20
 FOOTER = "Ctrl+C ends this view, not the jobs"
 
 
@@ -47,6 +49,8 @@ class Snapshot:
     queue: QueueStatus | None = None
     #: Why this is not the present, or "".
     notice: str = ""
+    #: What whoever looks on may do now, or "".
+    hint: str = ""
 
 
 @dataclass
@@ -100,7 +104,7 @@ def _plain_status(snapshot: Snapshot, canvas: Canvas) -> list[Text]:
     lines = [
         line
         for progress in snapshot.jobs
-        for line in (plain.job(progress, canvas), *plain.note_lines(progress.job, canvas))
+        for line in (plain.job(progress, canvas), *plain.note_lines(progress, canvas))
     ]
     lines += [plain.failure(job, failure, canvas) for job, failure in snapshot.failures]
     lines += [plain.worker(worker, canvas) for worker in snapshot.workers]
@@ -111,7 +115,7 @@ def _plain_status(snapshot: Snapshot, canvas: Canvas) -> list[Text]:
 def _sections(snapshot: Snapshot, canvas: Canvas, *, whole: bool) -> list[Section]:
     """Return the parts that have something to say; with `whole`, nothing in them is abridged."""
     return [
-        Section(_jobs_title(snapshot), jobs(snapshot.jobs, canvas, whole=whole), weight=2),
+        Section(_jobs_title(snapshot), jobs(snapshot.jobs, canvas), weight=2),
         *([_failures(snapshot, canvas, whole=whole)] if snapshot.failures else []),
         *([_workers(snapshot, canvas, whole=whole)] if snapshot.workers or snapshot.queue else []),
     ]
@@ -141,10 +145,10 @@ def _jobs_title(snapshot: Snapshot) -> Text | None:
     return Text.assemble(("Jobs", "bold"), "  ", (words, "dim"))
 
 
-def jobs(shown: Sequence[JobProgress], canvas: Canvas, *, whole: bool = True) -> list[list[Text]]:
+def jobs(shown: Sequence[JobProgress], canvas: Canvas) -> list[list[Text]]:
     """Return two lines per job, its bar and its numbers; on a wide canvas both in one line.
 
-    Below them is what there is to note, with `whole` in all its words.
+    Below them is what there is to note, in all its words.
     """
     if not shown:
         return [[canvas.cut(Text(NO_JOBS))]]
@@ -152,24 +156,34 @@ def jobs(shown: Sequence[JobProgress], canvas: Canvas, *, whole: bool = True) ->
     wide = width >= WIDE
     id_width = max(len(str(progress.job.id)) for progress in shown)
     rows = [_numbers(progress, canvas) for progress in shown]
+    below = _too_wide(rows, width - (0 if wide else id_width + 3))
     numbers = canvas.columns(rows, indent=2 if wide else id_width + 3)
     room = width - (max(line.cell_len for line in numbers) if wide else 0)
     bars = _bars(shown, canvas, id_width, room)
     return [
         [
             *([bar.append_text(line)] if wide else [canvas.cut(bar), line]),
-            *_notes(progress.job, canvas, id_width + 3, whole=whole),
+            *(canvas.cut(Text(" " * (id_width + 3)).append_text(outcome)) for outcome in last),
+            *_notes(progress, canvas, id_width + 3),
         ]
-        for progress, bar, line in zip(shown, bars, numbers, strict=True)
+        for progress, bar, line, last in zip(shown, bars, numbers, below, strict=True)
     ]
 
 
-def _notes(job: JobStatus, canvas: Canvas, indent: int, *, whole: bool) -> list[Text]:
-    lines = []
-    for word, reason in plain.notes(job):
-        line = canvas.text(f"{word}: {reason}", "yellow" if word == "blocked" else "dim")
-        lines += _wrap(line, canvas, indent) if whole else [canvas.cut(Text(" " * indent).append_text(line))]
-    return lines
+def _too_wide(rows: Sequence[list[Text]], width: int) -> list[list[Text]]:
+    """Take from each row the last cell if it would be cut, for a line of its own."""
+    before = sum(max(cell.cell_len + GAP for cell in column) for column in [*zip(*rows, strict=True)][:-1])
+    return [[row.pop()] if before + row[-1].cell_len > width else [] for row in rows]
+
+
+def _notes(progress: JobProgress, canvas: Canvas, indent: int) -> list[Text]:
+    job = progress.job
+    lines = [Text(plain.asides(job), STYLES[job.state] if job.state is JobState.DELIVERING else "dim")]
+    said = plain.outcome(progress, canvas)
+    for word, reason in plain.notes(progress):
+        words = reason if word == said else f"{word}: {reason}"
+        lines.append(canvas.text(words, "dim" if word == "not split" else "yellow"))
+    return [wrapped for line in lines for wrapped in _wrap(line, canvas, indent)]
 
 
 def _wrap(line: Text, canvas: Canvas, indent: int) -> list[Text]:
@@ -201,15 +215,14 @@ def _numbers(progress: JobProgress, canvas: Canvas) -> list[Text]:
     running = job.state is JobState.RUNNING
     quiet = "dim" if job.state.ended else ""
     outcome = Text(plain.outcome(progress, canvas), "" if running else STYLES[job.state])
-    outcome.stylize("yellow" if job.blocked and running else "")
+    stuck = running and (job.blocked or progress.waits)
+    outcome.stylize("yellow" if stuck else "")
     if troubles := plain.troubles(job):
         outcome.append(", ", "dim").append(troubles, "red" if job.failed else "yellow")
-    if asides := plain.asides(job):
-        outcome.append(f", {asides}", "dim")
     return [
         Text(plain.files(job), quiet),
         Text(plain.size(progress), quiet),
-        Text((units.rate(progress.rate) if running and not job.blocked else "").ljust(RATE_WIDTH)),
+        Text(plain.speed_of(progress).ljust(RATE_WIDTH)),
         outcome,
     ]
 
@@ -248,33 +261,45 @@ def workers(shown: Sequence[WorkerStatus], canvas: Canvas, *, whole: bool = True
     """Return for each worker who it is and what it does: one line, or with `whole` one per transfer."""
     if not shown:
         return [[canvas.cut(Text(NO_WORKERS))]]
-    rows = [_worker_rows(worker, canvas, whole=whole) for worker in shown]
+    names = [canvas.shorten(canvas.text(worker.id), _name_width(canvas)) for worker in shown]
+    # One blank before the name, two behind each column.
+    room = (canvas.width or NARROW) - max(name.cell_len for name in names) - RATE_WIDTH - 5 if whole else 0
+    rows = [_worker_rows(name, worker, canvas, room) for name, worker in zip(names, shown, strict=True)]
     lines = iter(canvas.columns([row for some in rows for row in some], flexible=2, right={1, 3}, indent=1))
     return [[next(lines) for _ in some] for some in rows]
 
 
-def _worker_rows(worker: WorkerStatus, canvas: Canvas, *, whole: bool) -> list[list[Text]]:
-    width = max(12, (canvas.width or NARROW) * 3 // 10)
-    name = canvas.shorten(canvas.text(worker.id), width)
-    first, *others = _doing(worker, canvas, whole=whole)
+def _name_width(canvas: Canvas) -> int:
+    return max(12, (canvas.width or NARROW) * 3 // 10)
+
+
+def _worker_rows(name: Text, worker: WorkerStatus, canvas: Canvas, room: int) -> list[list[Text]]:
+    first, *others = _doing(worker, canvas, room)
     return [
         [name, Text(units.rate(plain.speed(worker))), *first],
         *([Text(), Text(), *cells] for cells in others),
     ]
 
 
-def _doing(worker: WorkerStatus, canvas: Canvas, *, whole: bool) -> list[list[Text]]:
-    nas = [[canvas.text(f"NAS: {worker.nas_trouble}", "yellow")]] if worker.nas_trouble else []
-    return [*_fetching(worker, canvas, whole=whole), *nas]
+def _doing(worker: WorkerStatus, canvas: Canvas, room: int) -> list[list[Text]]:
+    """Return the cells of each line: all transfers and words in `room` columns, or with 0 one of each."""
+    nas = _trouble(f"NAS: {worker.nas_trouble}", canvas, room) if worker.nas_trouble else []
+    return [*_fetching(worker, canvas, room), *nas]
 
 
-def _fetching(worker: WorkerStatus, canvas: Canvas, *, whole: bool) -> list[list[Text]]:
+def _trouble(words: str, canvas: Canvas, room: int) -> list[list[Text]]:
+    line = canvas.text(words, "yellow")
+    pieces = textwrap.wrap(line.plain, max(room, _NARROWEST)) if room else [line.plain]
+    return [[Text(piece, line.style)] for piece in pieces]
+
+
+def _fetching(worker: WorkerStatus, canvas: Canvas, room: int) -> list[list[Text]]:
     if worker.trouble:
-        return [[canvas.text(f"waits: {worker.trouble}", "yellow")]]
+        return _trouble(f"waits: {worker.trouble}", canvas, room)
     if not worker.transfers:
         return [[Text("idle", "dim")]]
     lines = [_transfer(transfer, canvas) for transfer in worker.transfers]
-    if whole or len(lines) == 1:
+    if room or len(lines) == 1:
         return lines
     return [[lines[0][0], Text(f"and {len(lines) - 1} more", "dim")]]
 

@@ -20,6 +20,7 @@ from distributed_downloader.models import (
 
 #: Seconds without a new file after which a listing's master may be gone.
 LISTING_SILENT = 60
+ALL_WAIT = "all workers wait"
 
 
 def job(progress: JobProgress, canvas: Canvas) -> Text:
@@ -30,7 +31,7 @@ def job(progress: JobProgress, canvas: Canvas) -> Text:
         files(shown),
         size(progress),
         f"{int(progress.fraction * 100)}%" if running and shown.listed else "",
-        units.rate(progress.rate) if running and not shown.blocked else "",
+        speed_of(progress),
         outcome(progress, canvas),
         troubles(shown),
         asides(shown),
@@ -49,14 +50,22 @@ def files(shown: JobStatus) -> str:
 
 
 def size(progress: JobProgress) -> str:
-    """Return `6.8 of 16.1 GB`, or `16.1 GB` of a job that is done; of a delivery, what is on the NAS."""
+    """Return `6.8 of 16.1 GB`, `16.1 GB downloaded` of a delivery, or `16.1 GB` of a job that is done."""
     if progress.job.state is JobState.DONE:
         return units.size(progress.job.bytes_total)
     if progress.job.state is JobState.DELIVERING:
-        return units.sizes(progress.job.bytes_delivered, progress.job.bytes_done)
+        return f"{units.size(progress.job.bytes_done)} downloaded"
     if not (progress.job.listed or progress.job.total):
         return ""
     return units.sizes(progress.bytes_now, progress.job.bytes_total)
+
+
+def speed_of(progress: JobProgress) -> str:
+    """Return `45.2 MB/s` of a job that moves, `-` of one that could; of a delivery only what is known."""
+    if progress.job.state is JobState.DELIVERING:
+        return units.rate(progress.rate) if progress.rate >= 1 else ""
+    running = progress.job.state is JobState.RUNNING
+    return units.rate(progress.rate) if running and not progress.job.blocked else ""
 
 
 def outcome(progress: JobProgress, canvas: Canvas) -> str:
@@ -65,10 +74,22 @@ def outcome(progress: JobProgress, canvas: Canvas) -> str:
     if shown.state is JobState.RUNNING:
         return _prospect(progress, canvas)
     if shown.state is JobState.DELIVERING:
-        return f"delivered {shown.delivered:,} of {shown.owed + shown.delivered:,} to the NAS"
+        return _delivery(progress)
     took = f" in {units.duration(shown.ended_at - shown.created_at)}" if shown.ended_at else ""
-    delivered = f", {shown.delivered:,} of {shown.files:,} on the NAS" if shown.delivered else ""
+    delivered = f", {_of_all(shown)} on the NAS" if shown.delivered else ""
     return f"{shown.state.value}{took}{delivered}"
+
+
+def _of_all(shown: JobStatus) -> str:
+    return "all" if shown.delivered == shown.files else f"{shown.delivered:,} of {shown.files:,} files"
+
+
+def _delivery(progress: JobProgress) -> str:
+    if not progress.workers:
+        return "waits for a worker"
+    if progress.nas_trouble:
+        return "waits for the NAS"
+    return "delivering" if progress.eta is None else f"delivering, ETA {units.duration(progress.eta)}"
 
 
 def _prospect(progress: JobProgress, canvas: Canvas) -> str:
@@ -81,9 +102,15 @@ def _prospect(progress: JobProgress, canvas: Canvas) -> str:
         return "waits for a worker"
     if shown.bytes_total == progress.bytes_now and shown.active and not (shown.pending or shown.delayed):
         return "checking"
-    if progress.eta is None:
-        return "waits for its turn" if shown.pending and not shown.active else "ETA -"
-    return f"ETA {units.duration(progress.eta)}"
+    if progress.waits:
+        return ALL_WAIT
+    return f"ETA {units.duration(progress.eta)}" if progress.eta is not None else _turn(shown)
+
+
+def _turn(shown: JobStatus) -> str:
+    if shown.active:
+        return "ETA -"
+    return "waits for its turn" if shown.pending else "waits for the next try" if shown.delayed else "ETA -"
 
 
 def listing(shown: JobStatus, canvas: Canvas) -> str:
@@ -101,26 +128,41 @@ def troubles(shown: JobStatus) -> str:
 
 
 def asides(shown: JobStatus) -> str:
-    """Return `3 of 12 delivered, 12 of 640 parts`: what is good to know of a job under way, or nothing."""
-    if shown.state.ended or shown.state is JobState.DELIVERING:
+    """Return `12 of 640 parts of large files`, and what is on the NAS, of a job under way; or nothing."""
+    if shown.state.ended:
         return ""
-    downloaded = shown.owed + shown.delivered
-    delivered = f"{shown.delivered:,} of {downloaded:,} delivered" if downloaded else ""
-    parts = f"{shown.parts_done:,} of {shown.parts:,} parts" if shown.parts_done < shown.parts else ""
-    return ", ".join(filter(None, (delivered, parts)))
+    if shown.state is JobState.DELIVERING:
+        return on_nas(shown)
+    more = shown.parts_done < shown.parts
+    parts = f"{shown.parts_done:,} of {shown.parts:,} parts of large files" if more else ""
+    return ", ".join(filter(None, (parts, on_nas(shown))))
 
 
-def notes(shown: JobStatus) -> list[tuple[str, str]]:
+def on_nas(shown: JobStatus) -> str:
+    """Return `12.0 GB (75%) on the NAS, 3 of 4 files`, or of a running job `9.0 GB (2 files) on the NAS`."""
+    there = units.size(shown.bytes_delivered)
+    if shown.state is JobState.DELIVERING:
+        whole = units.count(shown.owed + shown.delivered, "file")
+        part = percent(shown.bytes_delivered, shown.bytes_done)
+        return f"{there} ({part}) on the NAS, {shown.delivered:,} of {whole}"
+    return f"{there} ({units.count(shown.delivered, 'file')}) on the NAS" if shown.delivered else ""
+
+
+def notes(progress: JobProgress) -> list[tuple[str, str]]:
     """Return what a job stands still for, and what it does without, each with its reason."""
-    if shown.state.ended or shown.state is JobState.DELIVERING:
+    shown = progress.job
+    if shown.state.ended:
         return []
-    reasons = (("blocked", shown.blocked), ("not split", shown.unsplit))
+    if shown.state is JobState.DELIVERING:
+        reasons = [("NAS", progress.nas_trouble)]
+    else:
+        reasons = [("blocked", shown.blocked), (ALL_WAIT, progress.waits), ("not split", shown.unsplit)]
     return [(word, reason) for word, reason in reasons if reason]
 
 
-def note_lines(shown: JobStatus, canvas: Canvas) -> list[Text]:
+def note_lines(progress: JobProgress, canvas: Canvas) -> list[Text]:
     """Return `job 3 blocked: <reason>` for each of the notes."""
-    return [canvas.text(f"job {shown.id} {word}: {reason}") for word, reason in notes(shown)]
+    return [canvas.text(f"job {progress.job.id} {word}: {reason}") for word, reason in notes(progress)]
 
 
 def failure(job_id: int, shown: Failure, canvas: Canvas) -> Text:

@@ -31,11 +31,13 @@ from rich.text import Text
 from distributed_downloader.display import picture, plain, units
 from distributed_downloader.display.canvas import Canvas, emit, is_screen
 from distributed_downloader.display.speed import JobProgress, Speedometer
-from distributed_downloader.models import Failure, JobStatus, WorkerStatus
+from distributed_downloader.models import Failure, JobState, JobStatus, WorkerStatus
 
 #: Seconds between two plain lines about a job whose state stays the same.
 QUIET = 10.0
 RECOVERED = "Redis answers again"
+#: For who waits until all is delivered, and the NAS is away.
+MAY_LEAVE = "All is downloaded. Ctrl+C is safe: the same command delivers the rest later."
 
 
 class Show(Protocol):
@@ -68,8 +70,8 @@ class Picture:
         yield Text("\n", no_wrap=True, overflow="crop").join([*head, *lines])
 
     def _footer(self, snapshot: picture.Snapshot) -> Text | None:
-        if snapshot.notice:
-            return Text(snapshot.notice, "bold yellow")
+        if snapshot.notice or snapshot.hint:
+            return Text(snapshot.notice or snapshot.hint, "bold yellow" if snapshot.notice else "")
         return Text(f"{time.strftime('%H:%M:%S')}  {picture.FOOTER}", "dim") if self._screen else None
 
 
@@ -83,7 +85,7 @@ class Lines:
         self._last: dict[int, tuple[tuple[object, ...], JobProgress, float]] = {}
         self._failures: set[tuple[int, Failure]] = set()
         self._noted: dict[int, list[Text]] = {}
-        self._notice = ""
+        self._notice = self._hint = ""
 
     def __call__(self, snapshot: picture.Snapshot) -> None:
         """Print what changed since the last call."""
@@ -93,20 +95,23 @@ class Lines:
         self._failures.update(fresh)
         emit(self._console, [plain.failure(*pair, canvas) for pair in fresh])
         emit(self._console, [plain.job(progress, canvas) for progress in changed])
-        emit(self._console, [line for each in snapshot.jobs for line in self._notes(each.job, canvas)])
+        emit(self._console, [line for each in snapshot.jobs for line in self._notes(each, canvas)])
+        if snapshot.hint != self._hint:
+            self._hint = snapshot.hint
+            emit(self._console, [Text(self._hint)] if self._hint else [])
         if snapshot.notice != self._notice:
             self._notice = snapshot.notice
             emit(self._console, [Text(self._notice or RECOVERED)])
 
-    def _notes(self, job: JobStatus, canvas: Canvas) -> list[Text]:
+    def _notes(self, progress: JobProgress, canvas: Canvas) -> list[Text]:
         """Return what there is to note, unless it was told."""
-        told, now = self._noted.get(job.id, []), plain.note_lines(job, canvas)
-        self._noted[job.id] = now
+        told, now = self._noted.get(progress.job.id, []), plain.note_lines(progress, canvas)
+        self._noted[progress.job.id] = now
         return [line for line in now if line not in told]
 
     def _changed(self, progress: JobProgress) -> bool:
         now, job = self._clock(), progress.job
-        key = (job.state, job.listed, job.failed, bool(job.blocked))
+        key = (job.state, job.listed, job.failed, bool(job.blocked), bool(progress.waits))
         old = self._last.get(job.id)
         if old and old[0] == key:
             moved = _position(old[1]) != _position(progress)
@@ -133,7 +138,9 @@ def watch(console: Console, title: str = "") -> Iterator[Show]:
             seen.append(job)
             del seen[1:-1]
             pairs = [(job.id, failure) for failure in failures]
-            view(picture.Snapshot(speedometer.measure([job], workers), pairs, workers))
+            measured = speedometer.measure([job], workers)
+            hint = MAY_LEAVE if measured[0].nas_trouble and job.state is JobState.DELIVERING else ""
+            view(picture.Snapshot(measured, pairs, workers, hint=hint))
 
         yield show
     if seen and seen[-1].state.ended:

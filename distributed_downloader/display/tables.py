@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
@@ -10,12 +11,22 @@ from distributed_downloader.display import plain, units
 from distributed_downloader.display.canvas import Canvas
 from distributed_downloader.display.picture import NO_JOBS, NO_WORKERS, STYLES
 from distributed_downloader.display.speed import JobProgress
-from distributed_downloader.models import FileStatus, JobStatus, QueueStatus, TaskStatus, WorkerStatus
+from distributed_downloader.models import JobStatus, QueueStatus, TaskStatus, WorkerStatus
+
+if TYPE_CHECKING:
+    from distributed_downloader.redis_files import FileProgress
 
 #: Seconds of lease below which a worker has missed a beat.
 SILENT = 15.0
 HOST_WIDTH = 14
-FILE_STYLES = {TaskStatus.DONE: "green", TaskStatus.FAILED: "red", TaskStatus.ACTIVE: "cyan"}
+FILE_STYLES = {
+    TaskStatus.DONE: "green",
+    TaskStatus.FAILED: "red",
+    TaskStatus.ACTIVE: "cyan",
+    TaskStatus.HELD: "cyan",
+}
+#: Where the queue's word says little to people.
+FILE_WORDS = {TaskStatus.HELD: "in parts", TaskStatus.DELAYED: "to retry"}
 
 
 def by_repo(jobs: Iterable[JobStatus]) -> dict[str, list[JobStatus]]:
@@ -26,11 +37,12 @@ def by_repo(jobs: Iterable[JobStatus]) -> dict[str, list[JobStatus]]:
     return found
 
 
-def repos(jobs: Iterable[JobStatus], canvas: Canvas) -> list[Text]:
+def repos(jobs: Iterable[JobProgress], canvas: Canvas) -> list[Text]:
     """Return a line per job, those of a repo beside each other under its name."""
+    progress = {each.job.id: each for each in jobs}
     rows = [
-        _repo_row(name, job, canvas, first=number == 0)
-        for name, some in by_repo(jobs).items()
+        _repo_row(name, progress[job.id], canvas, first=number == 0)
+        for name, some in by_repo(each.job for each in progress.values()).items()
         for number, job in enumerate(some)
     ]
     if not rows:
@@ -40,7 +52,8 @@ def repos(jobs: Iterable[JobStatus], canvas: Canvas) -> list[Text]:
     )
 
 
-def _repo_row(name: str, job: JobStatus, canvas: Canvas, *, first: bool) -> list[Text]:
+def _repo_row(name: str, progress: JobProgress, canvas: Canvas, *, first: bool) -> list[Text]:
+    job = progress.job
     # In a pipe every line says whose it is.
     shown = name if first or canvas.width is None else ""
     revision = canvas.shorten(canvas.text(job.spec.revision), 16)
@@ -50,7 +63,7 @@ def _repo_row(name: str, job: JobStatus, canvas: Canvas, *, first: bool) -> list
         revision,
         Text(job.state.value, STYLES[job.state]),
         Text(plain.files(job).rpartition(" ")[0]),
-        Text(plain.size(JobProgress(job, job.bytes_done))),
+        Text(plain.size(progress)),
     ]
 
 
@@ -101,16 +114,18 @@ def _doing(worker: WorkerStatus, canvas: Canvas) -> Text:
     return line
 
 
-def files(shown: Iterable[FileStatus], canvas: Canvas) -> Iterable[Text]:
-    """Yield a line per file as they come: state, size, host, path, and why it failed."""
+def files(shown: Iterable[FileProgress], canvas: Canvas) -> Iterable[Text]:
+    """Yield a line per file as they come: state, how far it is, size, host, path, and why it failed."""
     for file in shown:
         yield _file(file, canvas)
 
 
-def _file(file: FileStatus, canvas: Canvas) -> Text:
-    head = Text.assemble(
-        (f"{file.status.value:<8}", FILE_STYLES.get(file.status, "")), f"{units.size(file.size):>8}  "
-    )
+def _file(file: FileProgress, canvas: Canvas) -> Text:
+    state = FILE_WORDS.get(file.status, file.status.value)
+    moving = file.status in (TaskStatus.ACTIVE, TaskStatus.HELD)
+    far = plain.percent(file.bytes_done, file.size) if moving else ""
+    head = Text.assemble((f"{state:<8}", FILE_STYLES.get(file.status, "")), f"{far:>5}")
+    head.append(f"{units.size(file.size):>9}  ")
     head.append_text(
         canvas.fill(canvas.shorten(canvas.text(file.host or "-"), HOST_WIDTH), HOST_WIDTH)
     ).append("  ")

@@ -9,13 +9,17 @@ import redis as redis_py
 
 from distributed_downloader.errors import UnknownJobError
 from distributed_downloader.models import (
-    FileStatus,
+    DownloadTask,
     JobState,
+    RepoFile,
     RepoType,
     TaskStatus,
     Transfer,
+    WorkerStatus,
 )
+from distributed_downloader.outcome import Range
 from distributed_downloader.redis_client import Limits, RedisClient
+from distributed_downloader.redis_files import FileProgress
 from distributed_downloader.redis_parts import RedisParts
 from distributed_downloader.redis_view import RedisView
 from tests.queue.base import spec_of, status_of
@@ -197,12 +201,12 @@ def test_files_in_every_state(client: RedisClient, view: RedisView) -> None:
     client.fail("w1", delayed, failure(), 60)
     listed = list(view.files(job))
     assert listed == [
-        FileStatus(path="f0", size=0, status=TaskStatus.DONE, host="h1"),
-        FileStatus(path="f1", size=1, status=TaskStatus.DONE, host="hôst-2"),
-        FileStatus(path="f2", size=2, status=TaskStatus.FAILED, error="gated"),
-        FileStatus(path="f3", size=3, status=TaskStatus.DELAYED),
-        FileStatus(path="f4", size=4, status=TaskStatus.ACTIVE),
-        FileStatus(path="f5", size=5, status=TaskStatus.PENDING),
+        FileProgress(path="f0", size=0, status=TaskStatus.DONE, host="h1"),
+        FileProgress(path="f1", size=1, status=TaskStatus.DONE, host="hôst-2", bytes_done=1),
+        FileProgress(path="f2", size=2, status=TaskStatus.FAILED, error="gated"),
+        FileProgress(path="f3", size=3, status=TaskStatus.DELAYED),
+        FileProgress(path="f4", size=4, status=TaskStatus.ACTIVE),
+        FileProgress(path="f5", size=5, status=TaskStatus.PENDING),
     ]
     assert list(view.files(job, failed_only=True)) == [listed[2]]
 
@@ -210,8 +214,10 @@ def test_files_in_every_state(client: RedisClient, view: RedisView) -> None:
 def test_a_split_file_is_one_file(client: RedisClient, view: RedisView) -> None:
     a_worker(client)
     job, tasks = a_split_job(client, parts=3, size=90)
-    assert list(view.files(job)) == [FileStatus(path="big", size=90, status=TaskStatus.HELD)]
-    client.complete("w1", str(tasks[0].token), 0, "h1")
+    assert list(view.files(job)) == [FileProgress(path="big", size=90, status=TaskStatus.HELD)]
+    client.complete("w1", str(tasks[0].token), 0, "h1", written=True)
+    client.report(_fetching(tasks[1], 12))
+    assert [(file.status, file.bytes_done) for file in view.files(job)] == [(TaskStatus.HELD, 30 + 12)]
     status = view.job(job)
     assert (status.total, status.parts, status.files, status.held, status.active) == (4, 3, 1, 1, 2)
     assert (status.done, status.parts_done, status.files_done) == (1, 1, 0)
@@ -219,7 +225,7 @@ def test_a_split_file_is_one_file(client: RedisClient, view: RedisView) -> None:
     for task in tasks[1:]:
         client.complete("w1", str(task.token), 0, "h1", written=True)
     (seal,) = client.beat("w1", "h1").tokens  # type: ignore[union-attr]
-    assert [file.status for file in view.files(job)] == [TaskStatus.ACTIVE]
+    assert [(file.status, file.bytes_done) for file in view.files(job)] == [(TaskStatus.ACTIVE, 90)]
     client.complete("w1", seal, 0, "h1", owes="ab12 /data")
     assert [(file.status, file.host) for file in view.files(job)] == [(TaskStatus.DONE, "h1")]
     status = view.job(job)
@@ -227,6 +233,61 @@ def test_a_split_file_is_one_file(client: RedisClient, view: RedisView) -> None:
     assert (status.owed, status.delivered, status.ended_at) == (1, 0, None)
     assert (status.bytes_done, status.bytes_total) == (90, 90)
     assert not view.running()
+
+
+def _fetching(task: DownloadTask, bytes_done: int) -> WorkerStatus:
+    """Return what a worker says that is so far with a task."""
+    about, part = task.about, task.about.part
+    transfer = Transfer(
+        job=task.token.job,
+        task=task.token.task,
+        path=about.file.path,
+        size=about.size,
+        start=part.start if part else None,
+        bytes_done=bytes_done,
+    )
+    return status_of("w1", 1).model_copy(update={"transfers": (transfer,)})
+
+
+def test_a_whole_file_is_as_far_as_its_worker_says(client: RedisClient, view: RedisView) -> None:
+    job = a_job(client, 5)
+    a_worker(client)
+    for _ in range(4):
+        task = take(client)
+    client.report(_fetching(task, 2))
+    assert [file.bytes_done for file in view.files(job)] == [0, 0, 0, 2, 0]
+
+
+def test_what_was_there_before_a_split_counts(client: RedisClient, view: RedisView) -> None:
+    a_worker(client)
+    job = a_job(client, 0, seal=False)
+    assert client.submit(job, 0, [RepoFile(path="big", size=90)], "digest")
+    client.seal(job)
+    there = [Range(0, 20), Range(40, 10)]
+    assert RedisParts(client).split(
+        "w1", str(take(client).token), "ab12", [Range(20, 20), Range(50, 40)], written=there
+    )
+    assert [file.bytes_done for file in view.files(job)] == [30]
+
+
+def test_reports_of_parts_that_cannot_be_read_count_as_nothing(
+    client: RedisClient, view: RedisView, redis: redis_py.Redis
+) -> None:
+    a_worker(client)
+    job, _ = a_split_job(client)
+    redis.hset(f"{NS}job:{job}:records", mapping={"0": "many", "0.0": "nonsense 5+x 0+7"})
+    assert [file.bytes_done for file in view.files(job)] == [7]
+
+
+def test_excused_tries_are_tries(client: RedisClient, view: RedisView) -> None:
+    job = a_job(client, 1)
+    a_worker(client)
+    client.fail("w1", str(take(client).token), failure(), 0, excused_tries=10)
+    client.tick()
+    client.fail("w1", str(take(client).token), failure(), 0, excused_tries=10)
+    client.tick()
+    client.fail("w1", str(take(client).token), failure(), None, excused_tries=10)
+    assert [reason.tries for reason in view.failures(job)] == [3]
 
 
 def test_a_part_that_failed_is_told_by_the_name_of_its_file(client: RedisClient, view: RedisView) -> None:

@@ -69,10 +69,17 @@ def done(id: int = 3, repo_id: str = "org/name", **fields: object) -> JobStatus:
 
 
 def progress(
-    shown: JobStatus, bytes_now: int | None = None, rate: float = 0, workers: bool = True
+    shown: JobStatus,
+    bytes_now: int | None = None,
+    rate: float = 0,
+    *,
+    workers: bool = True,
+    trouble: str = "",
+    nas_trouble: str = "",
 ) -> JobProgress:
     """Return the progress of a job with nothing in flight, unless told."""
-    return JobProgress(shown, shown.bytes_done if bytes_now is None else bytes_now, rate, workers)
+    now = shown.bytes_done if bytes_now is None else bytes_now
+    return JobProgress(shown, now, rate, workers, trouble, nas_trouble)
 
 
 def transfer(

@@ -282,9 +282,9 @@ def test_files(client: RedisClient, capsys: pytest.CaptureFixture[str]) -> None:
     submit(client, spec(), file("a"), file("b ü.bin", 2_000_000), file("c", 0))
     settle(client, None, failure("b ü.bin", "sha256 differs"))
     assert printed(capsys, "files", "org/name") == (
-        "done       100 B  gpu-07          a\n"
-        "failed    2.0 MB  -               b ü.bin: sha256 differs\n"
-        "pending      0 B  -               c\n"
+        "done             100 B  gpu-07          a\n"
+        "failed          2.0 MB  -               b ü.bin: sha256 differs\n"
+        "pending            0 B  -               c\n"
     )
     check(as_json(capsys, "files", "1"), "list of file")
 
@@ -293,7 +293,7 @@ def test_failed_files_only(client: RedisClient, capsys: pytest.CaptureFixture[st
     submit(client, spec(), file("a"), file("b"))
     settle(client, None, failure("b", "sha256 differs"))
     assert printed(capsys, "files", "1", "--failed").splitlines() == [
-        "failed     100 B  -               b: sha256 differs"
+        "failed           100 B  -               b: sha256 differs"
     ]
     assert [each["path"] for each in as_json(capsys, "files", "1", "--failed")] == ["b"]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_downloader.config import parse_bytes
+from distributed_downloader.config import parse_bytes, parse_size
 from distributed_downloader.config.sources import decided_by, redact
 from distributed_downloader.config.values import write_bytes
 
@@ -74,6 +74,17 @@ def test_what_is_no_number_of_bytes_is_refused(text: str) -> None:
 def test_bits_are_refused_for_they_would_be_eight_times_as_much(text: str) -> None:
     with pytest.raises(ValueError, match="would mean bits, write"):
         parse_bytes(text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("128MiB", 2**27), (" 1.5 GB ", 1_500_000_000), ("0", 0)])
+def test_parse_size(text: str, value: int) -> None:
+    assert parse_size(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "big", "-1", "10MB/s", "10MBps"])
+def test_a_size_is_no_rate(text: str) -> None:
+    with pytest.raises(ValueError, match="must be a number of bytes such as 128MiB, "):
+        parse_size(text)
 
 
 @given(st.integers(min_value=0, max_value=10**15))

@@ -81,7 +81,8 @@ Jobs  2 running, 1 paused, 1 cancelled, 1 done, 1 failed
   3  meta-llama/Llama-3.1-8B-Instruct  ━━━━━━━━━━━━━━─────────────────────   42%
      12 of 17 files          6.8 of 16.1 GB  45.2 MB/s  ETA 3m 26s
  12  datasets/Hugging…web-edu-score-2  ━━━━───────────────────────────────
-     1,234 of 25,868+ files  1.2 of 10.4 TB  120 MB/s   listing…, 2 failed, 3 t…
+     1,234 of 25,868+ files  1.2 of 10.4 TB  120 MB/s
+     listing…, 2 failed, 3 to retry
  13  gpt2                              ━━━━━━━━━━━━━━─────────────────────   42%
      12 of 17 files          6.8 of 16.1 GB             paused
  14  openai/whisper-large-v3           ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━  100%
@@ -145,14 +146,13 @@ Jobs  2 running, 1 paused, 1 cancelled, 1 done, 1 failed
   3  meta-llama/Llama-3.1-8B-Instruct  ━━━━━━━━━━━━━━─────────────────────   42%
      12 of 17 files          6.8 of 16.1 GB  45.2 MB/s  ETA 3m 26s
  12  datasets/Hugging…web-edu-score-2  ━━━━───────────────────────────────
-     1,234 of 25,868+ files  1.2 of 10.4 TB  120 MB/s   listing…, 2 failed, 3 t…
+     1,234 of 25,868+ files  1.2 of 10.4 TB  120 MB/s
+     listing…, 2 failed, 3 to retry
  13  gpt2                              ━━━━━━━━━━━━━━─────────────────────   42%
      12 of 17 files          6.8 of 16.1 GB             paused
  14  openai/whisper-large-v3           ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━  100%
      17 files                16.1 GB                    done in 1h 00m
- 15  org/broken                        ━━━━━━━━━━━━━━─────────────────────   42%
-     16 of 17 files          6.8 of 16.1 GB             failed in 37s, 1 failed
- … and 1 more
+ … and 2 more
 
 Failed files  3
  12  original/consolidated.00.pth  the repo is gated: ask for access at https:/…
@@ -206,7 +206,8 @@ def test_one_job_that_was_asked_for_needs_no_title() -> None:
 
 IN_ASCII = """\
  3  meta-lla...Instruct  #######----------   42%
-    12 of 17 files  6.8 of 16.1 GB  45.2 MB/s...
+    12 of 17 files  6.8 of 16.1 GB  45.2 MB/s
+    ETA 3m 26s
 """
 
 
@@ -238,37 +239,47 @@ def large() -> Snapshot:
         "bytes_done": 16_100_000_000,
         "bytes_delivered": 7 * 10**9,
     }
+    full = "/scratch is full: 5.2 GB are needed, and 1.1 GB are free beside what other files take"
     unseen = "no living worker sees its folder: gpu-08: /nas is not there; mount it on this machine"
     apart = "the workers gpu-07 and gpu-08 share no folder"
+    some = {"owed": 2, "delivered": 10, "bytes_delivered": 6 * 10**9}
     return Snapshot(
         jobs=[
             progress(job(3, "meta-llama/Llama-3.1-8B-Instruct").model_copy(update=split), rate=45_200_000),
             progress(job(4, "org/given", JobState.DELIVERING, owed=9, delivered=8).model_copy(update=given)),
             progress(job(5, "org/blocked", done=0, bytes_done=0, blocked=unseen)),
-            progress(job(6, "org/apart", owed=2, delivered=10, unsplit=apart), rate=45_200_000),
+            progress(job(6, "org/apart", unsplit=apart).model_copy(update=some), rate=45_200_000),
+            progress(job(7, "org/full", active=0), trouble=full),
         ],
         workers=[
             worker("gpu-07", part(0, 0.42), part(4608, 0.1), transfer(BIG, 0.02, sealing=True)),
             worker("gpu-08", nas_trouble="/mnt/nas is read-only, trying again in 40 s"),
-            worker("gpu-09", trouble="/scratch is full", nas_trouble="/mnt/nas is full"),
+            worker("gpu-09", trouble=full, nas_trouble="/mnt/nas is full"),
         ],
         queue=queue(),
     )
 
 
 LARGE_AT_80 = """\
-Jobs  3 running, 1 delivering
+Jobs  4 running, 1 delivering
  3  meta-llama/Llama-3.1-8B-Instruct  ━━━━━━━━━━━━━━━─────────────────────   42%
-    12 of 17 files  6.8 of 16.1 GB  45.2 MB/s  ETA 3m 26s, 12 of 640 parts
+    12 of 17 files  6.8 of 16.1 GB      45.2 MB/s  ETA 3m 26s
+    12 of 640 parts of large files
  4  org/given                         ━━━━━━━━━━━━━━━─────────────────────   43%
-    17 files        7.0 of 16.1 GB             delivered 8 of 17 to the NAS
+    17 files        16.1 GB downloaded             delivering
+    7.0 GB (43%) on the NAS, 8 of 17 files
  5  org/blocked                       ────────────────────────────────────    0%
-    0 of 17 files   0 B of 16.1 GB             blocked
-    blocked: no living worker sees its folder: gpu-08: /nas is not there; mount
-    it on this machine
+    0 of 17 files   0 B of 16.1 GB                 blocked
+    no living worker sees its folder: gpu-08: /nas is not there; mount it on
+    this machine
  6  org/apart                         ━━━━━━━━━━━━━━━─────────────────────   42%
-    12 of 17 files  6.8 of 16.1 GB  45.2 MB/s  ETA 3m 26s, 10 of 12 delivered
+    12 of 17 files  6.8 of 16.1 GB      45.2 MB/s  ETA 3m 26s
+    6.0 GB (10 files) on the NAS
     not split: the workers gpu-07 and gpu-08 share no folder
+ 7  org/full                          ━━━━━━━━━━━━━━━─────────────────────   42%
+    12 of 17 files  6.8 of 16.1 GB      -          all workers wait
+    /scratch is full: 5.2 GB are needed, and 1.1 GB are free beside what other
+    files take
 
 Workers  3 with 12 slots, 3 busy
  gpu-07  2.0 MB/s  model-00001-of-00004.safetensors        41% of 0-64 MiB
@@ -276,7 +287,8 @@ Workers  3 with 12 slots, 3 busy
                    model-00001-of-00004.safetensors  checking 2% of 4.9 GB
  gpu-08         -  idle
                    NAS: /mnt/nas is read-only, trying again in 40 s
- gpu-09         -  waits: /scratch is full
+ gpu-09         -  waits: /scratch is full: 5.2 GB are needed, and 1.1 GB are
+                   free beside what other files take
                    NAS: /mnt/nas is full
 
 Queue  120 ready, 4 to retry
@@ -288,15 +300,17 @@ def test_large_files_at_80_columns() -> None:
 
 
 LARGE_ON_A_PIPE = """\
-job 3 meta-llama/Llama-3.1-8B-Instruct: 12 of 17 files, 6.8 of 16.1 GB, 42%, 45.2 MB/s, ETA 3m 26s, 12 of 640 parts
-job 4 org/given: 17 files, 7.0 of 16.1 GB, delivered 8 of 17 to the NAS
+job 3 meta-llama/Llama-3.1-8B-Instruct: 12 of 17 files, 6.8 of 16.1 GB, 42%, 45.2 MB/s, ETA 3m 26s, 12 of 640 parts of large files
+job 4 org/given: 17 files, 16.1 GB downloaded, delivering, 7.0 GB (43%) on the NAS, 8 of 17 files
 job 5 org/blocked: 0 of 17 files, 0 B of 16.1 GB, 0%, blocked
 job 5 blocked: no living worker sees its folder: gpu-08: /nas is not there; mount it on this machine
-job 6 org/apart: 12 of 17 files, 6.8 of 16.1 GB, 42%, 45.2 MB/s, ETA 3m 26s, 10 of 12 delivered
+job 6 org/apart: 12 of 17 files, 6.8 of 16.1 GB, 42%, 45.2 MB/s, ETA 3m 26s, 6.0 GB (10 files) on the NAS
 job 6 not split: the workers gpu-07 and gpu-08 share no folder
+job 7 org/full: 12 of 17 files, 6.8 of 16.1 GB, 42%, -, all workers wait
+job 7 all workers wait: /scratch is full: 5.2 GB are needed, and 1.1 GB are free beside what other files take
 worker gpu-07: 3 of 4 slots, 2.0 MB/s: model-00001-of-00004.safetensors 0-64 MiB 41%, model-00001-of-00004.safetensors 4,608-4,672 MiB 9%, model-00001-of-00004.safetensors checking 2%
 worker gpu-08: 0 of 4 slots, idle; NAS: /mnt/nas is read-only, trying again in 40 s
-worker gpu-09: 0 of 4 slots, waits: /scratch is full; NAS: /mnt/nas is full
+worker gpu-09: 0 of 4 slots, waits: /scratch is full: 5.2 GB are needed, and 1.1 GB are free beside what other files take; NAS: /mnt/nas is full
 queue: 120 ready, 4 to retry; 2 workers with 8 slots; jobs: 2 running, 1 paused
 """  # noqa: E501
 
@@ -305,10 +319,29 @@ def test_large_files_on_a_pipe() -> None:
     assert words(picture.status(large(), PIPE)) == LARGE_ON_A_PIPE
 
 
-def test_where_room_is_scarce_a_note_is_one_line() -> None:
-    lines = [line.plain for line in picture.status(Snapshot(jobs=large().jobs[2:3]), Canvas(80, 4))]
-    assert lines[2] == "    blocked: no living worker sees its folder: gpu-08: /nas is not there; mount…"
-    assert len(lines) <= 4
+@pytest.mark.parametrize("canvas", [Canvas(40), Canvas(80), Canvas(80, 5), Canvas(160, 4)])
+def test_a_note_is_told_in_all_its_words(canvas: Canvas) -> None:
+    lines = words(picture.status(Snapshot(jobs=large().jobs[2:3]), canvas))
+    assert " ".join(lines.split()).endswith(f"blocked {large().jobs[2].job.blocked}")
+
+
+def test_where_room_is_scarce_a_trouble_of_a_worker_is_one_line() -> None:
+    lines = words(picture.status(large(), Canvas(80, 26)))
+    assert " gpu-09         -  waits: /scratch is full: 5.2 GB are needed, and 1.1 GB are f…\n" in lines
+
+
+def test_a_delivery_says_why_nothing_moves_and_how_fast_it_is() -> None:
+    given = job(4, state=JobState.DELIVERING, owed=1, delivered=3, bytes_done=16 * 10**9)
+    given = given.model_copy(update={"bytes_delivered": 12 * 10**9})
+    moving, away = progress(given, rate=4e7), progress(given, nas_trouble="/nas is not mounted")
+    nobody = progress(given, workers=False)
+    there = "12.0 GB (75%) on the NAS, 3 of 4 files"
+    assert words(picture.status(Snapshot(jobs=[moving, away, nobody]), PIPE)).splitlines() == [
+        f"job 4 org/name: 17 files, 16.0 GB downloaded, 40.0 MB/s, delivering, ETA 1m 40s, {there}",
+        f"job 4 org/name: 17 files, 16.0 GB downloaded, waits for the NAS, {there}",
+        "job 4 NAS: /nas is not mounted",
+        f"job 4 org/name: 17 files, 16.0 GB downloaded, waits for a worker, {there}",
+    ]
 
 
 @pytest.mark.parametrize("state", [JobState.DONE, JobState.CANCELLED, JobState.DELIVERING])
@@ -340,6 +373,8 @@ def test_what_is_to_note_has_its_colour() -> None:
         (progress(job()), "-, ETA -"),
         (progress(job(), rate=1e6, workers=False), "1.0 MB/s, waits for a worker"),
         (progress(job(active=0, pending=5)), "-, waits for its turn"),
+        (progress(job(active=0, pending=0, delayed=5)), "-, waits for the next try, 5 to retry"),
+        (progress(job(active=1, pending=5), trouble="full"), "-, ETA -"),
         (progress(job(listed=False), rate=1e6), "1.0 MB/s, listing…"),
         (progress(job(delayed=2), rate=93e6), "ETA 1m 40s, 2 to retry"),
         (progress(job(failed=1, delayed=2), rate=93e6), "ETA 1m 40s, 1 failed, 2 to retry"),
@@ -347,6 +382,8 @@ def test_what_is_to_note_has_its_colour() -> None:
         (progress(job(state=JobState.PAUSED, failed=1)), "paused, 1 failed"),
         (progress(done(ended_at=None)), "done"),
         (progress(done()), "done in 1h 00m"),
+        (progress(done(delivered=17)), "done in 1h 00m, all on the NAS"),
+        (progress(done(delivered=16)), "done in 1h 00m, 16 of 17 files on the NAS"),
         (
             progress(job(state=JobState.FAILED, failed=2, delayed=1, ended_at=1_000_001.0)),
             "failed in 1s, 2 failed",

@@ -11,7 +11,8 @@ import pytest
 
 from distributed_downloader.display import as_json
 from distributed_downloader.display.picture import Snapshot
-from distributed_downloader.models import FileStatus, JobState, RepoType, TaskStatus
+from distributed_downloader.models import JobState, RepoType, TaskStatus
+from distributed_downloader.redis_files import FileProgress
 from tests.unit.looking_on import EVIL, done, failure, job, progress, queue, transfer, worker
 
 DOCS = Path(__file__).parents[2] / "docs" / "json.md"
@@ -198,7 +199,7 @@ def test_job_in_flight() -> None:
 
 @pytest.mark.parametrize("number", [0, 1, 2, 100])
 def test_files_are_a_list_with_a_line_for_each(number: int) -> None:
-    files = [FileStatus(path=f"f{n}", size=n, status=TaskStatus.DONE, host="h") for n in range(number)]
+    files = [FileProgress(path=f"f{n}", size=n, status=TaskStatus.DONE, host="h") for n in range(number)]
     lines = list(as_json.files(files))
     shown = read("\n".join(lines))
     check(shown, "list of file")
@@ -207,9 +208,11 @@ def test_files_are_a_list_with_a_line_for_each(number: int) -> None:
 
 
 def test_files_are_written_as_they_are_read() -> None:
-    files = (FileStatus(path=f"f{n}", size=n, status=TaskStatus.DONE) for n in iter(int, 1))
+    files = (FileProgress(path=f"f{n}", size=n, status=TaskStatus.DONE) for n in iter(int, 1))
     lines = as_json.files(files)
-    assert next(lines) == '[{"path": "f0", "size": 0, "state": "done", "host": "", "error": ""}'
+    assert (
+        next(lines) == '[{"path": "f0", "size": 0, "state": "done", "bytes_done": 0, "host": "", "error": ""}'
+    )
     assert next(lines).startswith(',{"path": "f0"')
 
 

@@ -9,7 +9,16 @@ import sys
 import pytest
 
 from distributed_downloader.display.picture import Snapshot
-from distributed_downloader.display.progress import QUIET, Lines, Picture, pictures, summary, viewer, watch
+from distributed_downloader.display.progress import (
+    MAY_LEAVE,
+    QUIET,
+    Lines,
+    Picture,
+    pictures,
+    summary,
+    viewer,
+    watch,
+)
 from distributed_downloader.models import Failure, JobState, JobStatus
 from tests.unit.looking_on import EVIL, done, failure, job, pipe, progress, queue, screen, transfer, worker
 
@@ -72,8 +81,36 @@ def test_a_delivery_moves_without_bytes_downloaded() -> None:
     log, state = Log(), JobState.DELIVERING
     log.look(0, snapshot(job(state=state, owed=2)))
     assert log.look(QUIET, snapshot(job(state=state, owed=1, delivered=1)))[0].endswith(
-        "delivered 1 of 2 to the NAS"
+        "on the NAS, 1 of 2 files"
     )
+
+
+def test_who_waits_for_a_nas_that_is_away_is_told_that_they_may_leave() -> None:
+    console, file = pipe()
+    with watch(console) as show:
+        delivering = job(state=JobState.DELIVERING, owed=2)
+        show(delivering, [worker(nas="ab12")])
+        assert MAY_LEAVE not in file.getvalue()
+        for _ in range(2):
+            show(delivering, [worker(nas_trouble="/nas is not mounted")])
+    assert file.getvalue().splitlines()[-2:] == ["job 3 NAS: /nas is not mounted", MAY_LEAVE]
+
+
+def test_on_a_screen_that_stands_below_the_picture() -> None:
+    console, tty = screen()
+    with watch(console) as show:
+        show(job(state=JobState.DELIVERING, owed=2), [worker(nas_trouble="/nas is not mounted")])
+        assert MAY_LEAVE in tty.getvalue()
+
+
+def test_that_all_workers_wait_is_a_line_at_once() -> None:
+    log, shown = Log(), job(active=0)
+    log.look(0, snapshot(shown))
+    waiting = Snapshot([progress(shown, trouble="/scratch is full")])
+    assert log.look(0, waiting) == [
+        "job 3 org/name: 12 of 17 files, 6.8 of 16.1 GB, 42%, -, all workers wait",
+        "job 3 all workers wait: /scratch is full",
+    ]
 
 
 def test_progress_is_a_line_now_and_then() -> None:

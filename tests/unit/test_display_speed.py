@@ -106,13 +106,14 @@ def test_the_first_look_takes_the_workers_own_rates() -> None:
 
 def test_after_a_window_the_rate_is_what_was_measured() -> None:
     busy = [worker("a", transfer(at=0, bytes_per_second=99e6))]
-    states = [(float(t), job(bytes_done=t * 10 * MB), busy) for t in range(31)]
+    states = [(float(t), job(done=t, bytes_done=t * 10 * MB), busy) for t in range(31)]
     assert looks(*states)[-1].rate == pytest.approx(10 * MB)
 
 
 def test_before_that_measurement_and_reports_share_the_window() -> None:
     busy = [worker("a", transfer(at=0, bytes_per_second=20e6))]
-    seen = looks((0, job(bytes_done=0), busy), (WINDOW / 3, job(bytes_done=int(WINDOW / 3 * 5 * MB)), busy))
+    later = job(done=13, bytes_done=int(WINDOW / 3 * 5 * MB))
+    seen = looks((0, job(bytes_done=0), busy), (WINDOW / 3, later, busy))
     assert seen[-1].rate == pytest.approx(5 * MB / 3 + 20 * MB * 2 / 3)
 
 
@@ -136,11 +137,103 @@ def test_a_transfer_that_starts_over_makes_no_negative_rate() -> None:
     assert seen[-1].rate == 2e6
 
 
+def test_what_a_transfer_found_on_disk_is_no_speed() -> None:
+    """It goes on from 4 GB, and has fetched 2 MB when it is first seen."""
+    resumed = transfer(size=5000 * MB, bytes_done=4002 * MB, bytes_per_second=2e6, task=2)
+    later = resumed.model_copy(update={"bytes_done": 4004 * MB})
+    seen = looks(
+        (0, job(), [worker()]),
+        (1, job(), [worker("a", resumed)]),
+        (2, job(), [worker("a", later)]),
+    )
+    assert 0 < seen[1].rate <= seen[2].rate <= 2e6
+    assert seen[2].bytes_now == job().bytes_done + 4004 * MB
+
+
+def test_when_it_is_done_its_rest_is_speed_and_nothing_else() -> None:
+    resumed = transfer(size=5000 * MB, bytes_done=4000 * MB, bytes_per_second=0, task=2)
+    before, after = job(bytes_done=0), job(bytes_done=5000 * MB, done=13)
+    states = [(0.0, before, [worker()]), (1.0, before, [worker("a", resumed)]), (WINDOW, after, [worker()])]
+    assert looks(*states)[-1].rate == pytest.approx(1000 * MB / WINDOW)
+
+
+def test_what_was_there_at_a_split_is_no_speed() -> None:
+    before, split = job(bytes_done=0), job(bytes_done=5000 * MB, parts=20, total=37)
+    assert looks((0, before, [worker()]), (1, split, [worker()]))[-1].rate == 0
+
+
+def test_a_delivery_has_a_rate_of_its_own() -> None:
+    """From when it was first seen, for the NAS gets bytes by whole files."""
+    nas = [worker(nas="ab12")]
+    seen = looks((0, delivering(4000), nas), (2, delivering(4000), nas), (10, delivering(8000), nas))
+    assert [(each.rate, each.eta) for each in seen] == [(0, None), (0, None), (400, 20)]
+
+
+def test_a_delivery_that_is_over_is_measured_anew() -> None:
+    states = [(0, delivering(0)), (1, delivering(8000)), (2, job()), (3, delivering(8000))]
+    assert [each.rate > 0 for each in looks(*((t, each, []) for t, each in states))] == [
+        False,
+        True,
+        False,
+        False,
+    ]
+
+
+# -- who waits -----------------------------------------------------------------------------------------
+
+FULL = worker("a", trouble="/scratch is full")
+
+
+@pytest.mark.parametrize(
+    ("workers", "waits"),
+    [
+        ([], ""),
+        ([FULL], "/scratch is full"),
+        ([FULL, worker("b", trouble="not mounted")], "a: /scratch is full"),
+        ([FULL, worker("b")], ""),
+    ],
+)
+def test_a_job_waits_for_what_all_workers_wait_for(workers: list[WorkerStatus], waits: str) -> None:
+    (seen,) = looks((0, job(active=0), workers))
+    assert seen.waits == waits
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        job(active=1),
+        job(active=0, pending=0),
+        job(active=0, blocked="not mounted"),
+        job(active=0, state=JobState.PAUSED),
+    ],
+    ids=["runs", "nothing to do", "blocked", "paused"],
+)
+def test_a_job_that_does_not_wait_for_the_workers(shown: JobStatus) -> None:
+    (seen,) = looks((0, shown, [FULL]))
+    assert seen.waits == ""
+
+
+@pytest.mark.parametrize(
+    ("workers", "trouble"),
+    [
+        ([], ""),
+        ([worker()], ""),
+        ([worker(nas_trouble="not mounted"), worker("b")], "not mounted"),
+        ([worker("a", nas_trouble="not mounted"), worker("b", nas_trouble="full")], "a: not mounted"),
+        ([worker(nas_trouble="not mounted"), worker("b", nas="ab12")], ""),
+    ],
+)
+def test_the_nas_is_away_where_no_worker_brings_anything(workers: list[WorkerStatus], trouble: str) -> None:
+    (seen,) = looks((0, delivering(0), workers))
+    assert seen.nas_trouble == trouble
+
+
 def test_jobs_are_measured_apart() -> None:
     clock = Clock()
     speedometer = Speedometer(clock)
     for clock.now in (0.0, WINDOW):
-        slow, fast = (job(1, bytes_done=int(clock.now) * MB), job(2, bytes_done=int(clock.now) * 9 * MB))
+        done = int(clock.now)
+        slow, fast = job(1, done=done, bytes_done=done * MB), job(2, done=done, bytes_done=done * 9 * MB)
         seen = speedometer.measure([slow, fast], [])
     assert [each.rate for each in seen] == [1 * MB, 9 * MB]
 

@@ -8,43 +8,45 @@ import pytest
 
 from distributed_downloader.display import picture, tables
 from distributed_downloader.display.canvas import Canvas
+from distributed_downloader.display.speed import JobProgress
 from distributed_downloader.models import (
-    FileStatus,
     JobState,
-    JobStatus,
     RepoType,
     TaskStatus,
     WorkerStatus,
 )
-from tests.unit.looking_on import EVIL, EVIL_SHOWN, done, job, queue, transfer, words, worker
+from distributed_downloader.redis_files import FileProgress
+from tests.unit.looking_on import EVIL, EVIL_SHOWN, done, job, progress, queue, transfer, words, worker
 
 PIPE, SCREEN = Canvas(), Canvas(80)
 NOW = 1_000_000.0 + 7500
 
 FILES = [
-    FileStatus(path="model.safetensors", size=4_900_000_000, status=TaskStatus.DONE, host="gpu-07"),
-    FileStatus(path="config.json", size=812, status=TaskStatus.ACTIVE),
-    FileStatus(path="empty", size=0, status=TaskStatus.PENDING),
-    FileStatus(path="b.bin", size=12_300_000, status=TaskStatus.FAILED, error="sha256 differs"),
+    FileProgress(path="model.safetensors", size=4_900_000_000, status=TaskStatus.DONE, host="gpu-07"),
+    FileProgress(path="large.bin", size=40_000_000_000, status=TaskStatus.HELD, bytes_done=17_000_000_000),
+    FileProgress(path="config.json", size=812, status=TaskStatus.ACTIVE, bytes_done=81),
+    FileProgress(path="late.json", size=812, status=TaskStatus.DELAYED),
+    FileProgress(path="empty", size=0, status=TaskStatus.PENDING),
+    FileProgress(path="b.bin", size=12_300_000, status=TaskStatus.FAILED, error="sha256 differs"),
 ]
 
 
 # -- repos -----------------------------------------------------------------------------------------------
 
 
-def jobs() -> list[JobStatus]:
+def jobs() -> list[JobProgress]:
     """Return jobs of two repos, one of which has two."""
     llama = "meta-llama/Llama-3.1-8B-Instruct"
     return [
-        job(3, llama),
-        job(4, "org/data", repo_type=RepoType.DATASET, listed=False),
-        done(12, llama, spec=job(repo_id=llama, revision="refs/convert/parquet/v2").spec),
+        progress(job(3, llama), bytes_now=7_500_000_000),
+        progress(job(4, "org/data", repo_type=RepoType.DATASET, listed=False)),
+        progress(done(12, llama, spec=job(repo_id=llama, revision="refs/convert/parquet/v2").spec)),
     ]
 
 
 REPOS = """\
 Repo                   Job  Revision          State    Files      Size
-meta-llama…B-Instruct    3  main              running  12 of 17   6.8 of 16.1 GB
+meta-llama…B-Instruct    3  main              running  12 of 17   7.5 of 16.1 GB
                         12  refs/con…quet/v2  done     17         16.1 GB
 datasets/org/data        4  main              running  12 of 17+  6.8 of 16.1 GB
 """
@@ -52,7 +54,7 @@ datasets/org/data        4  main              running  12 of 17+  6.8 of 16.1 GB
 
 REPOS_PIPED = """\
 Repo                              Job  Revision          State    Files      Size
-meta-llama/Llama-3.1-8B-Instruct    3  main              running  12 of 17   6.8 of 16.1 GB
+meta-llama/Llama-3.1-8B-Instruct    3  main              running  12 of 17   7.5 of 16.1 GB
 meta-llama/Llama-3.1-8B-Instruct   12  refs/con…quet/v2  done     17         16.1 GB
 datasets/org/data                   4  main              running  12 of 17+  6.8 of 16.1 GB
 """
@@ -80,7 +82,7 @@ def test_by_repo_keeps_models_and_datasets_apart() -> None:
 
 @pytest.mark.parametrize("state", list(JobState))
 def test_states_have_their_colours(state: JobState) -> None:
-    line = tables.repos([job(state=state)], SCREEN)[1]
+    line = tables.repos([progress(job(state=state))], SCREEN)[1]
     assert picture.STYLES[state] in {span.style for span in line.spans}
 
 
@@ -138,10 +140,12 @@ def test_worker_names_give_way_to_what_they_do() -> None:
 # -- files -----------------------------------------------------------------------------------------------
 
 LISTED = """\
-done      4.9 GB  gpu-07          model.safetensors
-active     812 B  -               config.json
-pending      0 B  -               empty
-failed   12.3 MB  -               b.bin: sha256 differs
+done            4.9 GB  gpu-07          model.safetensors
+in parts  42%  40.0 GB  -               large.bin
+active     9%    812 B  -               config.json
+to retry         812 B  -               late.json
+pending            0 B  -               empty
+failed         12.3 MB  -               b.bin: sha256 differs
 """
 
 
@@ -151,7 +155,7 @@ def test_files(canvas: Canvas) -> None:
 
 
 def test_long_paths_are_cut_on_a_screen_only() -> None:
-    long = FileStatus(path="data/" + "x" * 200 + "/train.parquet", size=1, status=TaskStatus.DONE)
+    long = FileProgress(path="data/" + "x" * 200 + "/train.parquet", size=1, status=TaskStatus.DONE)
     (on_screen,), (piped,) = tables.files([long], SCREEN), tables.files([long], PIPE)
     assert on_screen.cell_len == 80
     assert on_screen.plain.endswith("xxx/train.parquet")
@@ -160,7 +164,7 @@ def test_long_paths_are_cut_on_a_screen_only() -> None:
 
 def test_why_a_file_failed_is_never_cut() -> None:
     reason = "no space left on /scratch: " + "free some " * 20
-    failed = FileStatus(path="a", size=1, status=TaskStatus.FAILED, error=reason)
+    failed = FileProgress(path="a", size=1, status=TaskStatus.FAILED, error=reason)
     (line,) = tables.files([failed], SCREEN)
     assert reason in line.plain
 
@@ -168,7 +172,7 @@ def test_why_a_file_failed_is_never_cut() -> None:
 def test_files_are_read_one_by_one() -> None:
     read: list[str] = []
 
-    def some() -> Iterator[FileStatus]:
+    def some() -> Iterator[FileProgress]:
         for file in FILES:
             read.append(file.path)
             yield file
@@ -180,11 +184,11 @@ def test_files_are_read_one_by_one() -> None:
 
 @pytest.mark.parametrize("canvas", [PIPE, SCREEN])
 def test_hostile_names_are_harmless(canvas: Canvas) -> None:
-    file = FileStatus(path=EVIL, size=1, status=TaskStatus.FAILED, host=EVIL, error=EVIL)
+    file = FileProgress(path=EVIL, size=1, status=TaskStatus.FAILED, host=EVIL, error=EVIL)
     lines = [
         *tables.files([file], canvas),
         *tables.workers([worker(EVIL, transfer(EVIL)), worker(trouble=EVIL)], NOW, canvas),
-        *tables.repos([job(revision=EVIL)], canvas),
+        *tables.repos([progress(job(revision=EVIL))], canvas),
     ]
     assert all(line.plain.isprintable() for line in lines)
     assert EVIL_SHOWN in words(list(tables.files([file], PIPE)))

@@ -143,6 +143,8 @@ def test_options_reach_the_job(app: FakeApp, tmp_path: Path) -> None:
         ((), 128, 0),
         (("--split", "auto"), 128, 0),
         (("--split", "never"), 0, 0),
+        (("--split", "NEVER"), 0, 0),
+        (("--split", "Auto"), 128, 0),
         (("--split", "8MiB"), 8, 8),
         (("--split", "16MB"), 16, 16),
         (("--split", "1048577"), 2, 2),
@@ -155,6 +157,29 @@ def test_how_to_split(
     run(command, app, "org/name", *args)
     spec = app.view.job(1).spec
     assert (spec.split_over, spec.part_size) == (over << 20, part << 20)
+
+
+SPLIT_BEFORE = "job 1 was there already: --split counts for its files that are not begun yet"
+
+
+@pytest.mark.parametrize("command", [master.command, batch_master.command])
+def test_what_split_cannot_change_any_more_is_said(app: FakeApp, command: click.Command) -> None:
+    assert SPLIT_BEFORE not in run(master.command, app, "org/name", "--split", "never").stderr
+    assert SPLIT_BEFORE in run(command, app, "org/name", "--split", "8MiB", "--priority", "7").stderr
+    job = app.view.job(1)
+    assert (job.spec.part_size, job.weight) == (8 << 20, 7), "it counts for the others"
+
+
+def test_nothing_is_said_of_split_where_it_was_not_given_or_all_is_done(app: FakeApp) -> None:
+    run(master.command, app, "org/name")
+    assert SPLIT_BEFORE not in run(master.command, app, "org/name").stderr
+    finish(app)
+    assert SPLIT_BEFORE not in run(master.command, app, "org/name", "--split", "auto").stderr
+
+
+def test_a_size_that_is_none_is_told_with_what_is_allowed(app: FakeApp) -> None:
+    found = invoke(master.command, app, "org/name", "--split", "8Mb").exception
+    assert "'8Mb' is neither auto nor never, and a size must be in bytes" in str(found)
 
 
 def test_auto_takes_the_threshold_of_the_settings(app: FakeApp) -> None:

@@ -31,6 +31,7 @@ EDGES = {
     "heartbeat.py": 2,
     "nas_aggregator.py": 1,
     "nas_copiers.py": 2,
+    "patience.py": 1,
     "sealer.py": 1,
     "storage/lane.py": 1,
     "signals.py": 1,

@@ -1,0 +1,166 @@
+"""How a worker reports the end of a task, what its log says of that, and when it rests."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import fakeredis
+import pytest
+
+from distributed_downloader import rest as rests
+from distributed_downloader import running as runs
+from distributed_downloader.cancel import Cancel
+from distributed_downloader.errors import LocalError, PlaceUnseenError, StoppedError, TransferError
+from distributed_downloader.hold import Hold
+from distributed_downloader.models import Descriptor, DownloadTask, RepoFile, Token
+from distributed_downloader.outcome import Finished
+from distributed_downloader.redis_client import RedisClient
+from distributed_downloader.reports import Reports
+from distributed_downloader.rest import Rest
+from distributed_downloader.retry import RetryPolicy
+from distributed_downloader.running import Running
+from tests.unit.looking_on import spec, worker
+
+ME = "gpu-07-4711-ab12cd"
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(rests, "time", found)
+    monkeypatch.setattr(runs, "time", found)
+    return found
+
+
+@pytest.fixture
+def client() -> Iterator[RedisClient]:
+    made = RedisClient.over(fakeredis.FakeRedis(decode_responses=True, encoding_errors="surrogateescape"))
+    made.register(worker(ME))
+    yield made
+    made.close()
+
+
+def claim(client: RedisClient, *files: RepoFile) -> DownloadTask:
+    """Queue a job with these files, and let the worker begin with the first."""
+    job, _ = client.create_job(spec(), 1)
+    client.submit(job, 0, files, "")
+    client.seal(job)
+    task = client.begin(ME, client.claim(ME, 1) or "")
+    assert task
+    return task
+
+
+def running(task: DownloadTask) -> Running:
+    return Running(task, Cancel(), Hold.unlimited())
+
+
+# -- rests ---------------------------------------------------------------------------------------------
+
+
+def test_a_trouble_that_goes_on_is_told_once(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    rest = Rest()
+    for _ in range(3):
+        rest.begin("/nas is not there", blind=True)
+        rest.begin("/nas is not there", blind=True)  # another slot, during the pause
+        clock.now += 61
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert told == [
+        ("ERROR", "/nas is not there; claiming nothing for 5 s"),
+        ("DEBUG", "/nas is not there; claiming nothing for 10 s"),
+        ("DEBUG", "/nas is not there; claiming nothing for 20 s"),
+    ]
+
+
+def test_another_trouble_and_one_that_comes_back_later_are_told(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    rest = Rest()
+    for reason, seconds in (("full", 6.0), ("read-only", 400.0), ("read-only", 0)):
+        rest.begin(reason)
+        clock.now += seconds
+    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
+        "full",
+        "read-only",
+        "read-only",
+    ]
+
+
+# -- what the log says ---------------------------------------------------------------------------------
+
+
+def report(client: RedisClient, task: DownloadTask, error: TransferError) -> list[tuple[str, bool]]:
+    """Report a failure; return the rests that it began."""
+    rested: list[tuple[str, bool]] = []
+    made = Reports(client, host="h1", policy=RetryPolicy(), on_rest=lambda *what: rested.append(what))
+    made.failure(ME, str(task.token), running(task), error)()
+    return rested
+
+
+@pytest.mark.parametrize(
+    ("error", "rested", "level"),
+    [
+        (PlaceUnseenError("a: /nas is not there"), [("/nas is not there", True)], logging.DEBUG),
+        (LocalError("a: /data is read-only"), [("/data is read-only", False)], logging.DEBUG),
+        (StoppedError("the worker stops"), [], logging.INFO),
+    ],
+)
+def test_what_is_this_machines_trouble_is_told_by_its_rest_alone(
+    client: RedisClient,
+    caplog: pytest.LogCaptureFixture,
+    error: TransferError,
+    rested: list[tuple[str, bool]],
+    level: int,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    task = claim(client, RepoFile(path="a", size=5))
+    assert report(client, task, error) == rested
+    (record,) = (record for record in caplog.records if record.getMessage().startswith("back "))
+    assert record.levelno == level
+    assert record.getMessage() == f"back    a: {str(error).removeprefix('a: ')}"
+
+
+@pytest.mark.parametrize(
+    ("file", "place", "line"),
+    [
+        (RepoFile(path="a", size=5), "", "done    a"),
+        (RepoFile(path="a", size=5, sha256="0" * 64), "ab12", "sealed  a: complete, sha256 right"),
+        (RepoFile(path="a", size=5, git_sha1="0" * 40), "ab12", "sealed  a: complete, git hash right"),
+        (RepoFile(path="a", size=5), "ab12", "sealed  a: complete, size right"),
+    ],
+)
+def test_a_file_that_is_done_and_one_that_is_sealed(
+    client: RedisClient, caplog: pytest.LogCaptureFixture, file: RepoFile, place: str, line: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    task = claim(client, file)
+    task = task.model_copy(update={"about": Descriptor(file=file, place=place)})
+    made = Reports(client, host="h1", policy=RetryPolicy(), on_rest=lambda *_: None)
+    made.success(ME, str(task.token), running(task), Finished())()
+    assert caplog.messages == [line]
+
+
+# -- how fast ------------------------------------------------------------------------------------------
+
+
+def test_the_first_burst_and_what_was_there_are_no_rate(clock: Clock) -> None:
+    file = RepoFile(path="a", size=10_000)
+    one = running(DownloadTask(token=Token(1, 0, 0), spec=spec(), about=Descriptor(file=file)))
+    one.progress(4000)
+    clock.now += 0.01
+    one.progress(4500)
+    assert one.snapshot().bytes_per_second == 500
+    clock.now += 2
+    one.progress(6500)
+    assert one.snapshot().bytes_per_second == 1000
