@@ -11,7 +11,7 @@ from typing import Protocol
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.errors import RedisUnavailableError, RefusedError, StoppedError, TransferError
-from distributed_downloader.models import DownloadTask, Token
+from distributed_downloader.models import DownloadTask, JobState, Token
 from distributed_downloader.outcome import Range
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_parts import RedisParts
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks at what has come in; and when hardly anything is missing.
 _LOOK, _LOOK_SOON = 0.2, 0.04
+#: The same where the job does not run, but may again.
+_LOOK_RARELY = 5.0
 _HARDLY_ANYTHING = 8
 #: Seconds without news after which a file is looked at less often, and without a look after which the
 #: sealer is taken to hang.
@@ -55,6 +57,7 @@ class _File:
     prefix: Prefix
     reports: int = 0
     missing: int = 0
+    runs: bool = True
     #: time.monotonic() of the last look, and of the last one that showed something new.
     looked: float = field(default_factory=time.monotonic)
     news: float = field(default_factory=time.monotonic)
@@ -62,7 +65,12 @@ class _File:
     @property
     def soon(self) -> bool:
         """Whether the last part may come at any moment."""
-        return self.missing <= _HARDLY_ANYTHING and time.monotonic() - self.news < _LONG
+        return self.runs and self.missing <= _HARDLY_ANYTHING and time.monotonic() - self.news < _LONG
+
+    @property
+    def due(self) -> bool:
+        """Whether there is a reason to look now."""
+        return self.runs or time.monotonic() - self.looked >= _LOOK_RARELY
 
 
 class Sealer:
@@ -140,6 +148,8 @@ class Sealer:
         if name != file.worker or cancel.is_set():
             self._ahead.forget(file.task)
             return True
+        if not file.due:
+            return False
         job, seal = key
         found = self._parts.of_file(name, job, seal, file.reports)
         if found is None:
@@ -148,6 +158,7 @@ class Sealer:
         file.looked = time.monotonic()
         if found.reports:
             file.news = file.looked
+        file.runs = found.state is JobState.RUNNING
         file.reports += found.reports
         file.missing = found.missing
         file.prefix.add(found.written)

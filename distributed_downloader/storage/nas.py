@@ -198,6 +198,8 @@ class NasFolder:
     def _refuse_twin(self, nas: int, copying: Copying) -> None:
         """Raise RefusedError if the NAS takes another name for ours, and we would replace that file."""
         parts = nas_parts(self._spec, copying.file)
+        if all(map(bytes.isascii, parts)) and not _folds(nas):
+            return
         for depth, name in enumerate(parts):
             with _walk(nas, parts[:depth], self._root, create=False) as folder:
                 spelled = _is_spelled_so(folder, name)
@@ -281,6 +283,12 @@ class NasFolder:
 
 def _marker_of(repo_id: str) -> str:
     return repo_id.replace("/", "--")
+
+
+def _folds(nas: int) -> bool:
+    """Return whether the NAS makes no difference between upper and lower case, as our own folder shows."""
+    found, other = (_find(nas, name.encode()) for name in (STATE, STATE.upper()))
+    return found is not None and other is not None and os.path.samestat(found, other)
 
 
 def _is_spelled_so(folder: int, name: bytes) -> bool:
