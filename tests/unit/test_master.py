@@ -460,6 +460,7 @@ def test_the_job_has_the_id_of_the_nas(redis: RedisClient, tmp_path: Path) -> No
 def test_a_nas_that_is_not_mounted_is_told_and_never_marked(
     redis: RedisClient, tmp_path: Path, caplog: pytest.LogCaptureFixture, there: bool
 ) -> None:
+    caplog.set_level(logging.INFO)
     folder = tmp_path / "mnt"
     if there:
         folder.mkdir()
