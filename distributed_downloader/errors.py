@@ -27,6 +27,8 @@ DownloaderError                      exit code 1
     |   +-- PlaceError                       the same, but for this one file
     |   |   +-- RoomError                        no room for it
     |   +-- PlaceUnseenError                 the folder of the job is not the one that others see
+    |   +-- SpoolError                       the worker's own spool: full, gone, closed
+    |   +-- WaitsForNasError                 full of files that wait for the NAS
     +-- StoppedError                     the task was taken back: shutdown, cancel, lost lease
 """
 
@@ -150,6 +152,14 @@ class RoomError(PlaceError):
 
 class PlaceUnseenError(LocalError):
     """The folder in which others write the job's files is not seen here: is it mounted?"""
+
+
+class SpoolError(LocalError):
+    """The worker's own spool refuses: full, gone, closed."""
+
+
+class WaitsForNasError(LocalError):
+    """The disk is full of files that wait for the NAS: it passes when these are delivered."""
 
 
 class StoppedError(TransferError):

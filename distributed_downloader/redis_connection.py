@@ -168,12 +168,9 @@ def _explain(error: redis.RedisError) -> str:
 @cache
 def lua_sources() -> Mapping[str, str]:
     """Return the script of each transition by its name, ready to be loaded."""
-    common = (_LUA / "_common.lua").read_text(encoding="utf-8")
-    return {
-        path.stem: common + path.read_text(encoding="utf-8")
-        for path in _LUA.glob("*.lua")
-        if path.stem != "_common"
-    }
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(_LUA.glob("*.lua"))}
+    shared = "".join(text for name, text in texts.items() if name.startswith("_"))
+    return {name: shared + text for name, text in texts.items() if not name.startswith("_")}
 
 
 class Scripts:

@@ -56,9 +56,12 @@ class RedisParts:
             for worker, (slots, folder, nas, *_) in words.items()
         ]
 
-    def blind(self, worker_id: str, token: str, reason: str) -> None:
-        """Give a task back because the worker does not see the folder of its job."""
-        self._scripts.run("blind", worker_id, token, reason)
+    def blind(self, worker_id: str, token: str, reason: str) -> bool:
+        """Give a task back because the worker does not see the folder of its job.
+
+        Returns whether the job sleeps now, because no living worker does.
+        """
+        return int(self._scripts.run("blind", worker_id, token, reason)) == 2
 
     def steal(self, worker_id: str, bytes_per_second: float) -> Tail:
         """Take the tail of the part that has the most left, if nothing else is there to do.

@@ -30,13 +30,15 @@ class Reports:
         *,
         host: str,
         policy: RetryPolicy,
-        on_rest: Callable[[str, bool], None],
+        on_rest: Callable[[str, TransferError], None],
         on_sealer: Callable[[str, DownloadTask], None] = lambda _worker, _task: None,
         on_owed: Callable[[], None] = lambda: None,
     ) -> None:
         self._redis, self._parts = redis, RedisParts(redis)
         self._host, self._policy = host, policy
         self._on_rest, self._on_sealer, self._on_owed = on_rest, on_sealer, on_owed
+        #: Why a job was last put to sleep, so that it is told once.
+        self._asleep = ""
 
     def success(self, worker_id: str, token: str, running: Running, outcome: Outcome) -> Report:
         """Return the report of what a task came to."""
@@ -48,15 +50,14 @@ class Reports:
         """Return the report of a task that did not succeed, as the policy decides it."""
         decision = self._policy.decide(error, running.task.tries)
         action, reason = decision.action, _reason(error, running.task.file.path)
-        ours = action in (Action.BLIND, Action.REST)
-        if ours:
-            self._on_rest(reason, action is Action.BLIND)
-        if ours or action is Action.RELEASE:
-            # A trouble of this machine is told by the rest that it begins.
-            log.log(logging.DEBUG if ours else logging.INFO, "back    %s: %s", running.task.name, reason)
         if action is Action.BLIND:
-            return lambda: self._parts.blind(worker_id, token, reason)
+            return lambda: self._blind(worker_id, token, running.task, reason, error)
+        if action is Action.REST:
+            self._on_rest(reason, error)
         if action in (Action.RELEASE, Action.REST):
+            # A trouble of this machine is told by the rest that it begins.
+            level = logging.DEBUG if action is Action.REST else logging.INFO
+            log.log(level, "back    %s: %s", running.task.name, reason)
             return lambda: self._released(worker_id, token)
         return lambda: self._failed(worker_id, token, running, error, decision)
 
@@ -86,6 +87,17 @@ class Reports:
             log.info("split   %s: %d parts for the whole fleet", task.name, len(parts))
         elif answer is Split.WAITS:
             log.info("back    %s: another job puts it together in the same folder", task.name)
+
+    def _blind(
+        self, worker_id: str, token: str, task: DownloadTask, reason: str, error: TransferError
+    ) -> None:
+        if not self._parts.blind(worker_id, token, reason):
+            self._on_rest(reason, error)  # or it would be our next claim again; others may go on with it
+            return
+        level, self._asleep = logging.DEBUG if reason == self._asleep else logging.WARNING, reason
+        log.log(
+            level, "back    %s: %s; no living worker can go on with job %d", task.name, reason, task.token.job
+        )
 
     def _released(self, worker_id: str, token: str) -> None:
         self._redis.release(worker_id, [token])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
+from distributed_downloader.errors import PlaceUnseenError, TransferError, WaitsForNasError
+
 log = logging.getLogger(__name__)
 
 #: Seconds without claiming after this machine failed a task; doubles while it goes on.
@@ -20,14 +22,21 @@ class Rest:
         self._seconds = 0.0
         self._until = 0.0
         self._reason = ""
+        self._passes = False
 
     @property
     def reason(self) -> str:
         """Why nothing is claimed at the moment, or ""."""
         return self._reason if time.monotonic() < self._until else ""
 
-    def begin(self, reason: str, blind: bool = False) -> None:
-        """Claim nothing for a while, for longer if it happens again right afterwards."""
+    @property
+    def passes(self) -> bool:
+        """Whether the trouble ends by itself, when files have got to the NAS."""
+        return self._passes
+
+    def begin(self, reason: str, error: TransferError) -> None:
+        """Claim nothing for a while because of `error`, for longer if it happens again right afterwards."""
+        blind = isinstance(error, PlaceUnseenError)
         now, longest = time.monotonic(), _LONGEST_BLIND if blind else _LONGEST
         if now >= self._until:
             again = now < self._until + longest
@@ -37,4 +46,4 @@ class Rest:
             # Once is enough for the log; `status` shows it as long as it lasts.
             level = logging.DEBUG if again and reason == self._reason else logging.ERROR
             log.log(level, "%s; claiming nothing for %.0f s", reason, self._seconds)
-        self._reason = reason
+        self._reason, self._passes = reason, isinstance(error, WaitsForNasError)

@@ -32,7 +32,6 @@ class Standalone:
     """Fetches one repo over the Redis at `url`, which nobody else uses."""
 
     def __init__(self, config: AppConfig, hub: Hub, url: str) -> None:
-        self._makes_room = config.nas.enabled and config.nas.delete_after_copy
         self._redis = RedisClient(RedisConfig.model_validate({"url": url}))
         self._view = RedisView(self._redis)
         self._master = MasterNode(hub, self._redis, config.nas)
@@ -71,8 +70,8 @@ class Standalone:
                 show(job, self._view.workers(), self.failures(job))
                 if submission.submitted and job.state.ended:
                     return submission.submitted, job
-                if self._worker.trouble and not (self._makes_room and job.owed):
-                    raise LocalError(self._worker.trouble)
+                if self._worker.stuck:
+                    raise LocalError(self._worker.stuck)
                 time.sleep(_LOOK)
 
     def close(self) -> None:

@@ -11,11 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from distributed_downloader import __version__
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.claims import Claims
+from distributed_downloader.deliverer import Deliverer
 from distributed_downloader.errors import RedisUnavailableError, UsageError
 from distributed_downloader.heartbeat import Heartbeat
 from distributed_downloader.hold import now
@@ -43,32 +43,6 @@ def new_worker_id() -> str:
     """Return `host-pid-random`."""
     host = re.sub(r"[^\w.-]", "_", socket.gethostname(), flags=re.ASCII)[:90]
     return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
-
-
-class Deliverer(Protocol):
-    """Brings files to the NAS; `nas_aggregator.NASAggregator` is the real one."""
-
-    #: Id of the NAS as it is seen, "" if it is not.
-    nas: str
-
-    @property
-    def trouble(self) -> str:
-        """Why files do not get there at the moment, or ""."""
-
-    def start(self) -> None:
-        """Begin to bring what is owed, in the background."""
-
-    def bell(self) -> None:
-        """Look now: something is owed."""
-
-    def wait_done(self, seconds: float) -> bool:
-        """Wait, so long at most, until nothing is left that this worker could bring there now."""
-
-    def stop(self) -> None:
-        """Stop copying; returns at once. What is owed stays so."""
-
-    def join(self, seconds: float) -> bool:
-        """After `stop`, wait so long for the threads to hand back what they copy."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +132,11 @@ class WorkerNode:
     def trouble(self) -> str:
         """Why nothing is claimed at the moment, or ""."""
         return self._rest.reason
+
+    @property
+    def stuck(self) -> str:
+        """The same, where it does not end by itself, or ""."""
+        return "" if self._rest.passes else self.trouble
 
     # -- what its master's voice may ask: any thread, any time ------------------------------------
 

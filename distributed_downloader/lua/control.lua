@@ -10,22 +10,14 @@ local state = redis.call('HGET', jobkey(job), 'state')
 local wanted = ({pause = 'paused', resume = 'running', cancel = 'cancelled'})[verb]
 if state == wanted then return 1 end
 
--- Tokens keep their epoch: they were in nobody's hands.
-local function recall()
-  local back = withdraw(job)
-  for i = 1, #back, 1000 do
-    redis.call('RPUSH', jobkey(job, 'pending'), unpack(back, i, math.min(i + 999, #back)))
-  end
-  move(job, 'out', 'pending', #back)
-end
-
 if verb == 'resume' and (state == 'paused' or state == 'cancelled') then
   if faded(job) then return 0 end
   revive(job)
+  redis.call('ZREM', key('asleep'), job)
   wake(job)
 elseif (verb == 'pause' and state == 'running') or (verb == 'cancel' and (state == 'running' or state == 'paused')) then
   redis.call('HSET', jobkey(job), 'state', wanted)
-  recall()
+  recall(job)
 else
   return 0
 end

@@ -28,5 +28,6 @@ redis.call('ZREM', key('dead'), worker)
 redis.call('ZADD', key('workers'), now + ARGV[5], worker)
 redis.call('HSET', key('fleet'), worker, table.concat({ARGV[4], ARGV[10], ARGV[11], incarnation}, ' '))
 resize(tonumber(ARGV[8]), tonumber(ARGV[9]))
+rouse('+inf')   -- it may see what nobody has seen
 feed()
 return 'ok'

@@ -1,4 +1,4 @@
--- Keep house: reap dead workers, promote due retries, open parked ones, purge old jobs, feed.
+-- Keep house: reap dead workers, promote due retries, open parked ones, rouse sleeping jobs, purge old jobs, feed.
 -- Anybody may call it; the lock lets one caller per interval do the work.
 --
 -- ARGV[2] -> interval in ms, 0 = without lock
@@ -71,6 +71,7 @@ end
 reap()
 promote()
 open()
+rouse(now)
 for _, job in ipairs(redis.call('ZRANGEBYSCORE', key('ended'), '-inf', now, 'LIMIT', 0, PURGED)) do erase(job) end
 resize(tonumber(ARGV[5]), tonumber(ARGV[6]))
 feed()

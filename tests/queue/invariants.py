@@ -253,6 +253,7 @@ def _check_window(snapshot: Snapshot) -> None:
         for job, about in snapshot.jobs.items()
         if about["state"] == "running" and snapshot.part(job, "pending", [])
     }
+    waiting -= set(snapshot.queue("asleep"))
     assert set(snapshot.queue("fair")) == waiting, f"I9: fed: {snapshot.queue('fair')}, waiting: {waiting}"
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Mutant(NamedTuple):
-    """One bug: in which script (`_common` = in all), and what it does to the text."""
+    """One bug: in which script (`_common`, `_lives` = in all), and what it does to the text."""
 
     name: str
     script: str
@@ -21,7 +21,7 @@ class Mutant(NamedTuple):
 
     def applied_to(self, sources: Mapping[str, str]) -> dict[str, str]:
         """Return the scripts with the bug in them; raises ValueError if the line is not there any more."""
-        chosen = list(sources) if self.script == "_common" else [self.script]
+        chosen = list(sources) if self.script.startswith("_") else [self.script]
         if any(sources[name].count(self.before) != 1 for name in chosen):
             raise ValueError(f"{self.name}: {self.script}.lua does not have exactly one {self.before!r}")
         return {
@@ -57,9 +57,9 @@ MUTANTS = (
         "budget = budget - 0",
     ),
     Mutant("a chunk is taken twice", "submit", "~= base or", "< base or"),
-    Mutant("pause leaves the window as it is", "control", "wanted)\n  recall()", "wanted)"),
+    Mutant("pause leaves the window as it is", "control", "wanted)\n  recall(job)", "wanted)"),
     Mutant("recall loses other jobs' tokens", "_common", "keep[#keep + 1] = token", "keep[#keep + 1] = nil"),
-    Mutant("recall does not count", "control", "move(job, 'out', 'pending', #back)", ""),
+    Mutant("recall does not count", "_common", "move(job, 'out', 'pending', #back)", ""),
     Mutant("a split file is sealed one part early", "complete", "missing <= 0", "missing <= 1"),
     Mutant(
         "a done task still counts as out",
@@ -209,10 +209,20 @@ MUTANTS = (
     Mutant(
         "what the blind give back is not counted",
         "blind",
-        "move(job, 'out', 'pending')\nwake(job)",
-        "wake(job)",
+        "renew(token))\nmove(job, 'out', 'pending')",
+        "renew(token))",
     ),
-    Mutant("what the blind give back is not fed", "blind", "wake(job)\nfeed()\nsettle", "feed()\nsettle"),
+    Mutant("what the blind give back is not fed", "blind", "  wake(job)\nend", "end"),
+    Mutant(
+        "the dead could see the folder",
+        "blind",
+        "then redis.call('HDEL', jobkey(job, 'blind'), other)",
+        "then",
+    ),
+    Mutant("a job of which nobody sees the folder goes on", "blind", "nobody_sees() and", "false and"),
+    Mutant("a job sleeps while somebody sees its folder", "blind", "nobody_sees() and", "true and"),
+    Mutant("a job sleeps with its tasks handed out", "blind", "  recall(job)\n", ""),
+    Mutant("a job sleeps for ever", "tick", "rouse(now)", ""),
     Mutant("the dead take tails", "steal", " and redis.call('ZSCORE', key('workers'), worker)", ""),
     Mutant("tails are taken before work", "steal", "redis.call('LLEN', key('ready')) == 0 and", ""),
     Mutant("tails of paused jobs are taken", "steal", "'state') ~= 'running' or", "'state') == '' or"),

@@ -378,13 +378,17 @@ class Tails(Base):
             with self.unchanged("I5: blind, and not mine"):
                 self.parts.blind(worker, token, "nothing")
             return
-        self.parts.blind(worker, token, "nothing is there")
+        sleeps = self.parts.blind(worker, token, "nothing is there")
         self.goes_back(token)
         after = self.look()
         if job in self.jobs:
-            blind = after.part(job, "blind", {})
-            assert blind[worker] == "nothing is there"
-            assert blind.keys() - {worker} <= set(after.queue("workers"))
+            blind, living = after.part(job, "blind", {}), set(after.queue("workers"))
+            assert sleeps == (living <= blind.keys() and self.state(job) == "running")
+            assert blind.get(worker) == ("nothing is there" if worker in living else None)
+            assert blind.keys() <= living
+            if sleeps:
+                assert not [token for token in after.queue("ready") if token.startswith(f"{job}.")]
+                assert dict(after.value("asleep", []))[str(job)] == self.now + 15_000
         with self.unchanged("I11: blind twice"):
             self.parts.blind(worker, token, "nothing is there")
 

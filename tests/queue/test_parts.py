@@ -630,6 +630,38 @@ def test_the_fleet_tells_its_folders(client: RedisClient, redis: redis_py.Redis)
     assert parts.fleet() == [Member("w2", 1, "", "cd34")]
 
 
+@pytest.mark.parametrize("end", ["time", "a worker joins", "resume"])
+def test_a_job_of_which_nobody_sees_the_folder_sleeps(
+    client: RedisClient, parts: RedisParts, end: str
+) -> None:
+    """The workers have time for other jobs then, and none of them tries again and again."""
+    client.leave("w2")
+    unseen, seen = a_job(client, 20), a_job(client, 3, spec=spec_of(2))
+    task = take(client)
+    assert task.token.job == unseen
+    assert parts.blind("w1", str(task.token), "no mount")
+    client.submit(unseen, 20, files(1), "d")
+    assert {each.token.job for each in take_all(client)} == {seen}
+    if end == "time":
+        clock(client, START + 14_999)
+        client.tick()
+        assert take_all(client) == []
+        clock(client, START + 15_000)
+        client.tick()
+    elif end == "a worker joins":
+        a_worker(client, "w3")
+    else:
+        client.control("pause", unseen)
+        client.control("resume", unseen)
+    assert take(client).token.job == unseen
+
+
+def test_a_job_of_which_somebody_sees_the_folder_goes_on(client: RedisClient, parts: RedisParts) -> None:
+    job = a_job(client, 20)
+    assert not parts.blind("w1", str(take(client).token), "no mount")
+    assert take(client, "w2").token.job == job
+
+
 def test_what_a_blind_worker_gives_back_is_behind_what_it_can_do(
     client: RedisClient, parts: RedisParts, redis: redis_py.Redis
 ) -> None:

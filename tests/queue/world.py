@@ -558,6 +558,7 @@ class World(Deliveries):
         after = self.judge_batch(before, "tick")
         assert not after.queue("fair") or after.queue("ready"), "I9: nothing is fed"
         assert not overdue & set(after.queue("workers")) or len(overdue) > 100
+        assert all(until > self.now for _, until in after.value("asleep", [])), "I9: a job sleeps on"
         due = {int(job) for job, at in before.value("ended", []) if at <= self.now}
         assert len(due) <= 10
         for job in due:

@@ -72,8 +72,8 @@ def test_a_trouble_that_goes_on_is_told_once(clock: Clock, caplog: pytest.LogCap
     caplog.set_level(logging.DEBUG)
     rest = Rest()
     for _ in range(3):
-        rest.begin("/nas is not there", blind=True)
-        rest.begin("/nas is not there", blind=True)  # another slot, during the pause
+        rest.begin("/nas is not there", PlaceUnseenError())
+        rest.begin("/nas is not there", PlaceUnseenError())  # another slot, during the pause
         clock.now += 61
     told = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert told == [
@@ -88,7 +88,7 @@ def test_another_trouble_and_one_that_comes_back_later_are_told(
 ) -> None:
     rest = Rest()
     for reason, seconds in (("full", 6.0), ("read-only", 400.0), ("read-only", 0)):
-        rest.begin(reason)
+        rest.begin(reason, LocalError())
         clock.now += seconds
     assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
         "full",
@@ -100,9 +100,9 @@ def test_another_trouble_and_one_that_comes_back_later_are_told(
 # -- what the log says ---------------------------------------------------------------------------------
 
 
-def report(client: RedisClient, task: DownloadTask, error: TransferError) -> list[tuple[str, bool]]:
+def report(client: RedisClient, task: DownloadTask, error: TransferError) -> list[tuple[str, TransferError]]:
     """Report a failure; return the rests that it began."""
-    rested: list[tuple[str, bool]] = []
+    rested: list[tuple[str, TransferError]] = []
     made = Reports(client, host="h1", policy=RetryPolicy(), on_rest=lambda *what: rested.append(what))
     made.failure(ME, str(task.token), running(task), error)()
     return rested
@@ -111,8 +111,7 @@ def report(client: RedisClient, task: DownloadTask, error: TransferError) -> lis
 @pytest.mark.parametrize(
     ("error", "rested", "level"),
     [
-        (PlaceUnseenError("a: /nas is not there"), [("/nas is not there", True)], logging.DEBUG),
-        (LocalError("a: /data is read-only"), [("/data is read-only", False)], logging.DEBUG),
+        (LocalError("a: /data is read-only"), ["/data is read-only"], logging.DEBUG),
         (StoppedError("the worker stops"), [], logging.INFO),
     ],
 )
@@ -120,15 +119,33 @@ def test_what_is_this_machines_trouble_is_told_by_its_rest_alone(
     client: RedisClient,
     caplog: pytest.LogCaptureFixture,
     error: TransferError,
-    rested: list[tuple[str, bool]],
+    rested: list[str],
     level: int,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     task = claim(client, RepoFile(path="a", size=5))
-    assert report(client, task, error) == rested
+    assert report(client, task, error) == [(reason, error) for reason in rested]
     (record,) = (record for record in caplog.records if record.getMessage().startswith("back "))
     assert record.levelno == level
     assert record.getMessage() == f"back    a: {str(error).removeprefix('a: ')}"
+
+
+def test_a_worker_rests_only_while_others_see_the_folder(
+    client: RedisClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where nobody does, the job sleeps, and the workers have time for others."""
+    client.register(worker("another"))
+    error = PlaceUnseenError("a: /nas is not there")
+    task = claim(client, RepoFile(path="a", size=5), RepoFile(path="b", size=5))
+    assert report(client, task, error) == [("/nas is not there", error)]
+    assert caplog.messages == []
+    client.leave("another")
+    other = client.begin(ME, client.claim(ME, 1) or "")
+    assert other
+    assert report(client, other, error) == []
+    said = f"back    {other.name}: {error}; no living worker can go on with job {other.token.job}"
+    assert caplog.messages == [said]
+    assert client.claim(ME, 1) is None
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ EXPECTED = {
     errors.PlaceError: Action.RETRY,
     errors.RoomError: Action.RETRY,
     errors.PlaceUnseenError: Action.BLIND,
+    errors.SpoolError: Action.REST,
+    errors.WaitsForNasError: Action.REST,
     errors.StoppedError: Action.RELEASE,
 }
 
