@@ -19,8 +19,8 @@ from distributed_downloader.storage.records import RECORD_SIZE, add_record, reac
 class PartSink:
     """Takes the bytes of one part in order; each piece of at most 16 MiB is recorded once it is on disk.
 
-    What a killed writer had not recorded yet is fetched again. All methods raise LocalError if the disk
-    refuses, or the file was removed meanwhile.
+    What a killed writer had not recorded yet is fetched again. `write` and `finish` raise LocalError if
+    the disk refuses, and TransientError if the file was removed or published before they recorded a piece.
     """
 
     #: Bytes that an earlier process left and that nothing proves: none, for the seal proves them all.
@@ -74,8 +74,6 @@ class PartSink:
             if room <= 0:
                 return
             with disk(self._path):
-                # Or it is published, and must not change any more.
-                require_name(self._fd, self._folder, self._path.name, self._path)
                 count = os.pwrite(self._fd, view[:room], position)
             self._hash.update(view[:count])
             self.size += count
@@ -112,7 +110,7 @@ class PartSink:
         with disk(self._path):
             os.fsync(self._fd)
             # For a record is about the file that has the name.
-            require_name(self._fd, self._folder, self._path.name, self._path)
+            require_name(self._fd, self._folder, self._path)
             try:
                 add_record(self._journal, record)
             except FileNotFoundError:
@@ -121,7 +119,10 @@ class PartSink:
 
 
 class Reader:
-    """Reads a split file as it was when it was opened, or nothing if it was gone."""
+    """Reads the split file that had the name when it was opened, or nothing if there was none.
+
+    All methods raise LocalError if the disk refuses.
+    """
 
     def __init__(self, fd: int | None, path: Path) -> None:
         self._fd, self._path = fd, path
@@ -146,12 +147,12 @@ class Reader:
         return bytes(found)
 
 
-def require_name(fd: int, folder: int, name: str, path: Path) -> None:
-    """Raise TransientError about `path` unless an open file is the one that has a name now.
+def require_name(fd: int, folder: int, path: Path) -> None:
+    """Raise TransientError unless an open file is the one at `path`, which lies in `folder`, now.
 
     Over NFS, what another machine did may be seen some seconds late. Raises OSError too.
     """
-    if not has_name(fd, folder, name):
+    if not has_name(fd, folder, path.name):
         raise gone(path)
 
 

@@ -34,6 +34,8 @@ _STATE = [STATE.encode()]
 _PARTIAL = b"partial"
 #: What a disk says that has no room for this one file.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: Who owns what we make, by disk. Without a lock, for who asks at the same time hears the same.
+_OWNERS: dict[int, int] = {}
 
 
 class SplitFile:
@@ -139,16 +141,16 @@ class SplitFile:
         """Give the file its final name, replacing what was there, and remove the journal.
 
         That its bytes are right is the caller's to check; `proven` is what it has read: another file that
-        has got the name meanwhile is not published. Raises TransientError if the file is gone.
+        is seen to have the name by now is not published. Raises TransientError then, and if there is none.
         """
         with self._disk(), self._folder() as folder:
             try:
                 with self._opened(folder, _WRITE) as fd:
                     if proven and not proven.is_same(Reader(fd, self.path)):
                         raise gone(self.path)
-                    os.fsync(fd)  # before, so that it is hidden for a moment only
-                    with self._hidden(fd, folder) as name:
-                        self._target.publish(fd, folder, name)
+                    self._target.settle(fd)
+                    require_name(fd, folder, self.path)  # for much may have happened meanwhile
+                    self._target.move(folder, self._name)
             except FileNotFoundError:
                 raise gone(self.path) from None
             with suppress(OSError):  # what stays of the journal is swept, and vouches for nothing
@@ -162,29 +164,16 @@ class SplitFile:
             self._remove_journal(folder)
 
     @contextmanager
-    def _hidden(self, fd: int, folder: int) -> Iterator[str]:
-        """Give the file a name that nobody else knows, and its own one again if the block fails.
-
-        From then on nobody exchanges it, and writers that we know nothing of stop.
-        """
-        name = f"{self._name}.{secrets.token_hex(6)}"
-        os.rename(self._name, name, src_dir_fd=folder, dst_dir_fd=folder)
-        try:
-            require_name(fd, folder, name, self.path)
-            yield name
-        except BaseException:
-            with suppress(OSError):  # the first error says more
-                os.rename(name, self._name, src_dir_fd=folder, dst_dir_fd=folder)
-            raise
-
-    @contextmanager
     def _disk(self) -> Iterator[None]:
-        """Translate what the disk says; what is closed to our user is open to others of the fleet."""
+        """Translate what the disk says; what another user closed to us is open to others of the fleet."""
         with disk(self.path, whole=True):
             try:
                 yield
             except PermissionError as error:
-                raise _foreign(self.path, _owner(self.path)) from error
+                owner = _owner(self.path)
+                if owner == os.geteuid():
+                    raise
+                raise _foreign(self.path, owner) from error
 
     @contextmanager
     def _folder(self) -> Iterator[int]:
@@ -328,7 +317,17 @@ def _owner(path: Path) -> int:
 
 
 def _owner_here(folder: int) -> int:
-    """Return who owns what we make in a folder: network disks may give it to somebody else."""
+    """Return who owns what we make on a folder's disk: network disks may give it to somebody else.
+
+    A disk is asked once, for that makes a file there.
+    """
+    device = os.fstat(folder).st_dev
+    if device not in _OWNERS:
+        _OWNERS[device] = _ask_owner(folder)
+    return _OWNERS[device]
+
+
+def _ask_owner(folder: int) -> int:
     name = f"owner.{secrets.token_hex(6)}"
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:

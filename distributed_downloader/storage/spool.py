@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.errors import LocalError, RoomError, StoppedError
+from distributed_downloader.errors import LocalError, RoomError, SpoolError, StoppedError
 from distributed_downloader.models import RepoFile
 from distributed_downloader.outcome import Record
 from distributed_downloader.storage.lane import Lane, Pool
@@ -57,7 +57,7 @@ class Spool:
 
         That waits until everything is copied, unless `cancel` is set: then what is not copied yet is
         dropped, and a shared folder that does not answer delays us by seconds only: the part is then closed
-        when it does. Raises LocalError if the spool cannot be used, and what opening and closing raise.
+        when it does. Raises SpoolError if the spool cannot be used, and what opening and closing raise.
         """
         lane = Lane(self._pool, cancel)
         with ExitStack() as stack:
@@ -89,17 +89,20 @@ class Spool:
         try:
             stack.enter_context(self._room.take(self._folder, sink.room_needed))
         except RoomError as error:
-            raise LocalError(
+            raise SpoolError(
                 f"[app] spool_dir: {self._folder} has no room for {sink.room_needed():,} bytes more, beside "
                 f"what other transfers need and disk_reserve keeps; {_ADVICE[errno.ENOSPC]}"
             ) from error
+        except LocalError as error:  # there was no way to tell
+            raise SpoolError(f"[app] spool_dir: {error}") from error
 
 
 class SpooledSink:
     """Takes the bytes of one part in order, as PartSink does, and hands them on in pieces.
 
     A piece is what will be one record. It is copied once it is complete, while the next one comes in.
-    All methods may raise what went wrong with an earlier copy, and LocalError if the spool refuses.
+    `write`, `reset` and `finish` raise what went wrong with an earlier copy, `write` and `finish` SpoolError
+    too if the spool refuses.
     """
 
     def __init__(
@@ -263,4 +266,4 @@ def _at_spool(folder: Path) -> Iterator[None]:
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         advice = _ADVICE.get(error.errno or 0, "see to the disk, or set another folder")
-        raise LocalError(f"[app] spool_dir: {folder}: {why}; {advice}") from error
+        raise SpoolError(f"[app] spool_dir: {folder}: {why}; {advice}") from error

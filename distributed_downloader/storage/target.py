@@ -28,7 +28,8 @@ _NO_MODES = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 class Target:
     """`<root>/<org>/<name>/<path>`, or `<root>/` and other `parts`, such as those on a NAS.
 
-    Raises RefusedError for a path that could leave the repo's folder.
+    Raises RefusedError for a path that could leave the repo's folder. All methods raise LocalError if the
+    disk refuses.
     """
 
     def __init__(
@@ -47,17 +48,25 @@ class Target:
             refuse_other(folder, self.name, self.path, stat.S_IFREG)
 
     def publish(self, fd: int, folder: int, name: str) -> None:
-        """Move the open file `name` of `folder` here; raises LocalError, RefusedError.
+        """Move the open file `name` of `folder` here; raises RefusedError as `check` does.
 
         It is on disk before it has its name, and that is safe from a power cut too.
         """
+        self.settle(fd)
+        self.move(folder, name)
+
+    def settle(self, fd: int) -> None:
+        """Give an open file the mode it needs here and bring it to disk, which may take minutes."""
         with disk(self.path):
             _set_mode(fd)
             os.fsync(fd)
-            with open_folder(self._root, self.parents) as there:
-                refuse_other(there, self.name, self.path, stat.S_IFREG)
-                os.rename(name, self.name, src_dir_fd=folder, dst_dir_fd=there)
-                sync_folder(there)
+
+    def move(self, folder: int, name: str) -> None:
+        """Move the file `name` of `folder`, which is settled, here; raises RefusedError as `check` does."""
+        with disk(self.path), open_folder(self._root, self.parents) as there:
+            refuse_other(there, self.name, self.path, stat.S_IFREG)
+            os.rename(name, self.name, src_dir_fd=folder, dst_dir_fd=there)
+            sync_folder(there)
 
 
 def _set_mode(fd: int) -> None:

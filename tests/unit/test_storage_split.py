@@ -74,6 +74,11 @@ def _small_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sink_module, "RECORD_SIZE", 100)
 
 
+@pytest.fixture(autouse=True)
+def _unknown_disks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split_module, "_OWNERS", {})
+
+
 def part(start: int, end: int) -> Part:
     return Part(start=start, length=end - start, seal=0)
 
@@ -893,6 +898,28 @@ def test_publishing_goes_on_where_it_was_killed(root: Path, split: SplitFile) ->
     assert RepoFolder(root, spec()).has(FILE, Cancel())
 
 
+PUBLISHING = f"""{WRITER}
+import os
+def killed(*_args, **_where):
+    os._exit(9)
+os.rename = killed
+split.publish()
+"""
+
+
+def test_who_is_killed_while_publishing_loses_nothing(root: Path, split: SplitFile) -> None:
+    write(split, 0, SIZE)
+    before = split.records()
+    child = start_writer(PUBLISHING, root, SIZE, 0, SIZE)
+    child.communicate()
+    assert child.returncode == 9
+    assert split.exists()
+    assert split.records() == before
+    split.publish()
+    assert RepoFolder(root, spec()).has(FILE, Cancel())
+    assert list(partial(root).iterdir()) == []
+
+
 def test_publishing_what_is_gone(split: SplitFile) -> None:
     with pytest.raises(TransientError, match="was removed"):
         split.publish()
@@ -976,27 +1003,25 @@ def test_what_is_published_is_what_was_proven(
     assert split.exists()  # it is whoever's it was
 
 
-def test_while_it_is_published_nobody_writes_it(
-    root: Path, split: SplitFile, monkeypatch: pytest.MonkeyPatch
+def test_publishing_syncs_the_file_once_and_before_it_has_its_name(
+    split: SplitFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stranger that has it open, and would write something else, comes at the worst moment."""
     write(split, 0, SIZE)
-    real, late = os.fchmod, list[TransientError]()
-    with split.part(part(0, SIZE)) as stranger:
-        stranger.reset()
+    order, real_fsync, real_rename = list[str](), os.fsync, os.rename
 
-        def fchmod(fd: int, mode: int) -> None:
-            with pytest.raises(TransientError, match="was removed") as caught:
-                stranger.write(b"<html>error</html>")
-            late.append(caught.value)
-            real(fd, mode)
+    def fsync(fd: int) -> None:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            order.append("fsync")
+        real_fsync(fd)
 
-        monkeypatch.setattr(os, "fchmod", fchmod)
-        split.publish()
-        with pytest.raises(TransientError, match="was removed"):
-            stranger.write(b"<html>error</html>")
-    assert late
-    assert (root / "org" / "name" / "a" / "big.bin").read_bytes() == CONTENT
+    def rename(source: str, goal: bytes, **where: int) -> None:
+        order.append(source)
+        real_rename(source, goal, **where)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", rename)
+    split.publish()
+    assert order == ["fsync", split.path.name]
 
 
 def test_publishing_that_fails_leaves_all_as_it_was(root: Path, split: SplitFile) -> None:
@@ -1157,7 +1182,7 @@ def test_a_file_of_another_user(split: SplitFile, monkeypatch: pytest.MonkeyPatc
     owner = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     split.prepare()  # this disk gives our new files to that user too, as some network disks do
-    monkeypatch.setattr(split_module, "_owner_here", lambda _folder: 12345)
+    monkeypatch.setattr(split_module, "_OWNERS", {split.path.stat().st_dev: 12345})
     said = rf"{split.path} belongs to uid {owner} and this worker runs as uid 12345; run all workers"
     for use in refusals(split):
         with pytest.raises(PlaceUnseenError, match=said):
@@ -1166,7 +1191,9 @@ def test_a_file_of_another_user(split: SplitFile, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
 def test_a_file_that_is_closed_to_us(split: SplitFile, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Where it is another user's, others of the fleet may use it; else this machine's disk is at fault."""
     split.prepare()
+    owner = os.geteuid()
     real = os.open
 
     def closed(path: str, *args: int, **options: int) -> int:
@@ -1176,7 +1203,12 @@ def test_a_file_that_is_closed_to_us(split: SplitFile, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(os, "open", closed)
     for use in refusals(split):
-        with pytest.raises(PlaceUnseenError, match=rf"this worker runs as uid {os.geteuid()}"):
+        with pytest.raises(LocalError, match="needs write permission") as caught:
+            use()
+        assert type(caught.value) is LocalError
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    for use in refusals(split):
+        with pytest.raises(PlaceUnseenError, match=f"belongs to uid {owner} .* runs as uid 12345"):
             use()
 
 
@@ -1248,6 +1280,24 @@ def test_looking_for_the_owner_leaves_nothing(
     assert list(partial(root).iterdir()) == [split.path]
 
 
+def test_a_disk_is_asked_once_whom_it_gives_our_files(
+    split: SplitFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, real = list[int](), split_module._ask_owner
+
+    def ask(folder: int) -> int:
+        asked.append(folder)
+        return real(folder)
+
+    monkeypatch.setattr(split_module, "_ask_owner", ask)
+    split.prepare()
+    assert not asked  # for it is ours
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    write(split, 0, SIZE)
+    split.publish()
+    assert len(asked) == 1
+
+
 # -- leftovers ------------------------------------------------------------------------------------
 
 
@@ -1279,33 +1329,6 @@ def test_one_that_lost_the_other_is_swept_too(root: Path, split: SplitFile, left
         age(journal(split))
     assert sweep(root) == 1
     assert list(partial(root).iterdir()) == []
-
-
-HIDING = f"""{WRITER}
-import os
-split.prepare()
-real = os.rename
-def killed(source, goal, **where):
-    if goal == b"big.bin":
-        os._exit(9)
-    real(source, goal, **where)
-os.rename = killed
-split.publish()
-"""
-
-
-def test_who_is_killed_while_publishing_leaves_what_is_swept(root: Path, split: SplitFile) -> None:
-    child = start_writer(HIDING, root, SIZE, 0, SIZE)
-    child.communicate()
-    assert child.returncode == 9
-    [left] = partial(root).iterdir()
-    assert left != split.path
-    assert not split.exists()
-    write(split, 0, SIZE)
-    age(left)
-    assert sweep(root) == 1
-    split.publish()
-    assert RepoFolder(root, spec()).has(FILE, Cancel())
 
 
 def test_sweeping_follows_no_links(root: Path, split: SplitFile, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from distributed_downloader.cancel import Cancel
 from distributed_downloader.config import AppConfig, AppSection
 from distributed_downloader.download.downloader import Downloader
 from distributed_downloader.download.engine import Context, Sink
-from distributed_downloader.errors import LocalError, NetworkError, PlaceError, StoppedError
+from distributed_downloader.errors import LocalError, NetworkError, SpoolError, StoppedError
 from distributed_downloader.hold import Hold
 from distributed_downloader.models import Descriptor, DownloadTask, Part, RepoFile, Token
 from distributed_downloader.outcome import Finished, Record
@@ -481,7 +481,7 @@ def test_a_damaged_spool_damages_no_file(
 
     monkeypatch.setattr(os, "pread", pread)
     with (
-        pytest.raises(LocalError, match=r"spool_dir: .*what is read back is not what was written"),
+        pytest.raises(SpoolError, match=r"spool_dir: .*what is read back is not what was written"),
         spool.sink(split.part(part(0, SIZE)), Cancel()) as sink,
     ):
         sink.write(CONTENT)
@@ -498,7 +498,7 @@ def test_a_spool_that_is_not_there(split: SplitFile, tmp_path: Path) -> None:
     spool = Spool(tmp_path / "no" / "spool", threads=1)
     before = split.path.parent.stat().st_mtime_ns
     with (
-        pytest.raises(LocalError, match=r"spool_dir: .*/no/spool: no such file .*make the folder"),
+        pytest.raises(SpoolError, match=r"spool_dir: .*/no/spool: no such file .*make the folder"),
         spool.sink(split.part(part(0, SIZE)), Cancel()),
     ):
         pytest.fail("there is no spool")
@@ -524,11 +524,10 @@ def test_a_spool_that_refuses(
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with (
-        pytest.raises(LocalError, match=f"spool_dir: .*{advice}") as raised,
+        pytest.raises(SpoolError, match=f"spool_dir: .*{advice}"),
         spool.sink(split.part(part(0, SIZE)), Cancel()),
     ):
         pytest.fail("there is no spool")
-    assert not isinstance(raised.value, PlaceError)  # which would blame the file
 
 
 def test_a_spool_that_fills_up(split: SplitFile, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -541,7 +540,7 @@ def test_a_spool_that_fills_up(split: SplitFile, spool: Spool, monkeypatch: pyte
 
     monkeypatch.setattr(os, "pwrite", pwrite)
     with (
-        pytest.raises(LocalError, match=r"spool_dir: .*no space left on device; free some space there"),
+        pytest.raises(SpoolError, match=r"spool_dir: .*no space left on device; free some space there"),
         spool.sink(split.part(part(0, SIZE)), Cancel()) as sink,
     ):
         for at in range(0, SIZE, 20):
@@ -558,11 +557,10 @@ def test_a_part_takes_room_for_two_pieces(
     with spool.sink(split.part(part(0, 400)), Cancel()) as sink:
         with (
             spool.sink(split.part(part(400, 800)), Cancel()) as second,
-            pytest.raises(LocalError, match=r"spool_dir: .* has no room for 200 bytes more") as raised,
+            pytest.raises(SpoolError, match=r"spool_dir: .* has no room for 200 bytes more"),
             spool.sink(split.part(part(800, SIZE)), Cancel()),
         ):
             pytest.fail("there is no room")
-        assert not isinstance(raised.value, PlaceError)
         assert second.room_needed() == sink.room_needed() == 200
         sink.write(CONTENT[:150])
         assert sink.room_needed() == 50
@@ -571,6 +569,25 @@ def test_a_part_takes_room_for_two_pieces(
     with room.take(folder, 450):  # all of it was given back
         pass
     spool.close()
+    assert held_open(split.path) == 0
+
+
+def test_a_spool_that_does_not_tell_its_room(
+    split: SplitFile, spool: Spool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.statvfs
+
+    def statvfs(path: Path) -> os.statvfs_result:
+        if path == folder:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    with (
+        pytest.raises(SpoolError, match=r"spool_dir: .*the disk fails"),
+        spool.sink(split.part(part(0, SIZE)), Cancel()),
+    ):
+        pytest.fail("there is no spool")
     assert held_open(split.path) == 0
 
 
@@ -692,7 +709,7 @@ def test_a_worker_fetches_a_part(
 
 def test_a_worker_without_its_spool_says_so(tmp_path: Path, task: DownloadTask) -> None:
     worker = downloader(tmp_path, Source(), tmp_path / "gone")
-    with pytest.raises(LocalError, match="spool_dir"):
+    with pytest.raises(SpoolError, match="spool_dir"):
         worker.run(task, Cancel(), lambda _: None)
     worker.close()
 
