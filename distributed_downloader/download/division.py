@@ -47,8 +47,9 @@ class Division:
             return None
         members = self._fleet.members()
         place, reason = self._shared(task, members)
-        self.tell(task, reason)
         if not place:
+            if reason:
+                self.tell(task, reason)
             return None
         slots = sum(member.slots for member in members)
         return place, _even(size, spec.part_size or part_size(size, max(slots, 1)))
@@ -76,7 +77,7 @@ class Division:
         """Leave with the job, once, why large files are fetched whole; "" if they are not."""
         job = task.token.job
         with self._lock:
-            known = self._told.get(job, "") == reason
+            known = self._told.get(job) == reason
             self._told[job] = reason
         if not known:
             self._fleet.whole(job, reason)

@@ -18,9 +18,11 @@ from distributed_downloader.errors import (
     AccessError,
     LocalError,
     NotFoundError,
+    PlaceUnseenError,
     RefusedError,
     RoomError,
     TransferError,
+    WaitsForNasError,
 )
 from distributed_downloader.folders import Folders
 from distributed_downloader.hold import Hold
@@ -81,7 +83,7 @@ class Downloader:
         where the fleet had to be asked.
         """
         cancel.check()
-        with self._explained(task.spec.endpoint):
+        with self._explained(task.spec.endpoint), self._room_to_come():
             if task.about.part:
                 return self.split_files.part(task, cancel, progress, hold or Hold.unlimited())
             if task.about.is_seal:
@@ -114,16 +116,20 @@ class Downloader:
 
     def _fetch(self, task: DownloadTask, folder: RepoFolder, cancel: Cancel, progress: Progress) -> None:
         """Download the file as a whole and publish it."""
+        with folder.partial(task.file, cancel) as partial:
+            self._engines.fill(Context(task, partial, cancel, self._throttle, progress))
+            cancel.check()
+            folder.publish(partial, task.file)
+
+    @contextmanager
+    def _room_to_come(self) -> Iterator[None]:
+        """Where the disk is full of files that wait for the NAS, neither they nor this one are at fault."""
         try:
-            with folder.partial(task.file, cancel) as partial:
-                self._engines.fill(Context(task, partial, cancel, self._throttle, progress))
-                cancel.check()
-                folder.publish(partial, task.file)
+            yield
         except RoomError as error:
             if not self._owes():
                 raise
-            # The disk is full of files that wait for the NAS: none of them is at fault, nor is this one.
-            raise LocalError(f"{error}; files wait here for the NAS") from error
+            raise WaitsForNasError(f"{error}; files wait here for the NAS") from error
 
     def _divide(
         self, division: Division, task: DownloadTask, place: str, size: int, cancel: Cancel
@@ -141,14 +147,16 @@ class Downloader:
                 raise
             division.tell(task, f"the NAS, the only folder that all workers share: {error}")
             return None
+        division.tell(task, "")
         missing = bounded(list(cut(gaps(records, task.file.size), size)))
         return Divided(place, missing, tuple(merged(records)), f"{place}:{split.path.name}")
 
     def _seal(self, task: DownloadTask, cancel: Cancel, progress: Progress, hold: Hold) -> Finished:
-        root = self._folders.shared(task.spec, task.about)
-        if self._was_sealed(task, root, cancel) or self.split_files.seal(task, cancel, progress, hold):
-            return Finished(owes=self._debt(root))
-        self.split_files.discard(task, cancel)  # first, for a disk may not have room for both
+        with self.split_files.at_nas(task):
+            root = self._folders.shared(task.spec, task.about)
+            if self._was_sealed(task, root, cancel) or self.split_files.seal(task, cancel, progress, hold):
+                return Finished(owes=self._debt(root))
+            self.split_files.discard(task, cancel)  # first, for a disk may not have room for both
         plain = task.model_copy(update={"about": Descriptor(file=task.file)})
         root = self._folders.output(task.spec)
         folder = RepoFolder(root, task.spec, self._room)
@@ -160,7 +168,10 @@ class Downloader:
         if self._folders.split_file(task, cancel, self._room).exists():
             return False
         if root is self._folders.nas:
-            return self._on_nas(task, cancel)
+            found = self._look_at_nas(task, cancel)
+            if found is None:
+                raise PlaceUnseenError(f"{root} does not say whether {task.file.path} is there already")
+            return found
         return RepoFolder(root, task.spec, self._room).has(task.file, cancel)
 
     def _debt(self, root: Path) -> str:
@@ -174,16 +185,25 @@ class Downloader:
         return f"{place} {root}"
 
     def _on_nas(self, task: DownloadTask, cancel: Cancel) -> bool:
-        """Return whether the file is on the NAS already, and right."""
+        """Return whether the file is on the NAS, and right, as far as the NAS tells."""
+        return bool(self._look_at_nas(task, cancel))
+
+    def _look_at_nas(self, task: DownloadTask, cancel: Cancel) -> bool | None:
+        """Return whether the file is on the NAS, and right; None if the NAS does not tell."""
         nas = self._folders.nas
-        if nas is None or not self._folders.nas_id:
+        if nas is None:
             return False
+        if not self._folders.nas_id:
+            return None
         folder = NasFolder(nas, task.spec)
 
         def look(inner: Cancel, alive: Callable[[object], None]) -> bool:
-            return folder.has(task.file, inner, alive)
+            return folder.look(task.file, inner, alive)
 
-        return bool(unless_silent(look, cancel, _NAS_SILENT))
+        try:
+            return unless_silent(look, cancel, _NAS_SILENT)
+        except (LocalError, RefusedError):
+            return None
 
     @contextmanager
     def _explained(self, endpoint: str) -> Iterator[None]:

@@ -54,7 +54,7 @@ class Reading:
         self._hasher.check()
 
     def publish(self) -> None:
-        """Give the file that was read its final name; raises LocalError if it is not there any more."""
+        """Give the file that was read its final name; raises TransientError if it is not there any more."""
         self._split.publish(self._inode)
 
     def close(self) -> None:

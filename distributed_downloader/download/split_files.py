@@ -10,7 +10,15 @@ from distributed_downloader.cancel import Cancel
 from distributed_downloader.download.engine import Context, Progress
 from distributed_downloader.download.engines import Engines
 from distributed_downloader.download.seal import Reading, Readings, Seal
-from distributed_downloader.errors import LocalError, PlaceUnseenError, RangeError, StoppedError
+from distributed_downloader.errors import (
+    LocalError,
+    PlaceError,
+    PlaceUnseenError,
+    RangeError,
+    RoomError,
+    SpoolError,
+    StoppedError,
+)
 from distributed_downloader.folders import Folders
 from distributed_downloader.hold import Hold
 from distributed_downloader.models import DownloadTask, Part
@@ -43,13 +51,8 @@ class SplitFiles:
         """
         part = task.about.part
         assert part is not None
-        if not self._engines.gets_ranges:
-            raise PlaceUnseenError(
-                f"{task.name}: the engine `hub` gets no parts of files; workers with another [huggingface] "
-                "engine do"
-            )
         try:
-            with self._at_nas(task):
+            with self.at_nas(task):
                 self._fetch(task, part, cancel, progress, hold)
             return Finished()
         except RangeError as error:
@@ -81,21 +84,25 @@ class SplitFiles:
         def fetch(part: Part) -> None:
             self._fetch(task, part, cancel, lambda _: None, hold)
 
-        with self._at_nas(task):
-            return Seal(task, split, fetch=fetch, cancel=cancel, progress=progress).run(reading)
+        return Seal(task, split, fetch=fetch, cancel=cancel, progress=progress).run(reading)
 
     def discard(self, task: DownloadTask, cancel: Cancel) -> None:
         """Remove what is there of a split file."""
         self._file(task, cancel).discard()
 
     @contextmanager
-    def _at_nas(self, task: DownloadTask) -> Iterator[None]:
-        """Let a trouble of the NAS, where the file is put together, cost neither tries nor other folders."""
+    def at_nas(self, task: DownloadTask) -> Iterator[None]:
+        """Let a trouble of the NAS with a file that is put together there cost no tries.
+
+        Raises PlaceUnseenError instead: the task goes back until the NAS is well.
+        """
         root = self._folders.shared(task.spec, task.about)
         try:
             yield
         except LocalError as error:
-            if isinstance(error, PlaceUnseenError) or root is not self._folders.nas:
+            about_nas = not isinstance(error, SpoolError) and root is self._folders.nas
+            about_file = isinstance(error, PlaceError) and not isinstance(error, RoomError)
+            if not about_nas or about_file or isinstance(error, PlaceUnseenError):
                 raise
             raise PlaceUnseenError(f"{error}; its parts are put together on the NAS") from error
 
