@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from distributed_downloader.config import AppConfig
@@ -14,6 +15,7 @@ from distributed_downloader.errors import RedisUnavailableError, TransferError
 from distributed_downloader.nas_copiers import Copiers, Copy, Deliveries
 from distributed_downloader.nas_trouble import Troubles
 from distributed_downloader.outage import Outage
+from distributed_downloader.patience import Inquiry
 from distributed_downloader.storage import sweep
 from distributed_downloader.storage.copying import sweep_copies
 from distributed_downloader.storage.place import read_place
@@ -28,6 +30,8 @@ _BUSY, _KEEP = 60.0, 20.0
 _SILENT = 60.0
 #: Seconds after which one that has not answered yet is not worth a wait.
 _SLOW = 10.0
+#: Seconds for which all are held up by a folder that does not answer; after that, it is looked at beside.
+_MOMENT = 1.0
 #: Seconds between two searches for what killed workers left on the NAS.
 _SWEEP = 24 * 3600.0
 
@@ -54,10 +58,13 @@ class NASAggregator:
         self._news = threading.Condition()
         self._begun = self._finished = 0
         self._owing = self._took = True
-        #: Since when the feeder waits for a disk, or None.
+        #: Since when the feeder waits for the NAS, or None.
         self._looking: float | None = None
+        #: The looks at the folders that owe files, any of which may hang.
+        self._looks = Inquiry(_id_at)
         self._silent = False
         self._swept: float | None = None
+        self._sweeper: threading.Thread | None = None
         #: Id of the NAS as it was last seen; "" if it is not there.
         self.nas = ""
 
@@ -86,14 +93,14 @@ class NASAggregator:
     @property
     def trouble(self) -> str:
         """Why files do not get to the NAS at the moment, or ""."""
-        return self._troubles.with_nas or self._standstill() or self._troubles.text
+        return self._troubles.with_nas or self._standstill() or self._hanging() or self._troubles.text
 
     @property
     def answers(self) -> bool:
-        """Whether the NAS was there at the last look, and neither a look nor a copy hangs now."""
+        """Whether the NAS was there at the last look, and neither a look at it nor a copy to it hangs now."""
         looking = self._looking
         slow = looking is not None and time.monotonic() - looking > _SLOW
-        return bool(self.nas) and not slow and not self._copiers.standstill()
+        return bool(self.nas) and not slow and not self._copy_stands_still()
 
     @property
     def idle(self) -> bool:
@@ -119,15 +126,28 @@ class NASAggregator:
         if self._troubles.with_nas or self._standstill():
             return True
         # Files that cannot be delivered stay owed, and so do those of jobs that have to end first.
-        left = self._owing and not self._troubles.text and self._settings.copy_after_download
-        return self._finished >= goal and not (self._took or left) and self.idle
+        stuck = self._hanging() or self._troubles.text
+        left = self._owing and not stuck and self._settings.copy_after_download
+        return self._finished >= goal and not (self._took or left) and not self._copiers.moving
 
     def _standstill(self) -> str:
-        """Say who has not answered for too long, or ""."""
+        """Say since when the NAS has not answered, if that is too long, or ""."""
         now, looking = time.monotonic(), self._looking
         if looking is not None and now - looking > _SILENT:
             return f"{self._nas}: no answer for {now - looking:.0f} s"
-        return self._copiers.standstill()
+        return self._copy_stands_still()
+
+    def _copy_stands_still(self) -> str:
+        return self._copiers.standstill(self._looks.silent(_SLOW).keys() - {self._nas})
+
+    def _hanging(self) -> str:
+        """Say which folder hangs from which files have to get to the NAS, or ""."""
+        waits = self._looks.silent(_SLOW)
+        if not waits:
+            return ""
+        root = max(waits, key=lambda root: waits[root])
+        others = f", nor for {len(waits) - 1:,} more" if len(waits) > 1 else ""
+        return f"{root}, from which files are copied: no answer for {waits[root]:.0f} s{others}"
 
     def _copied(self) -> None:
         with self._news:
@@ -145,7 +165,6 @@ class NASAggregator:
     def _guarded(self, step: Callable[[], None]) -> None:
         try:
             step()
-            self._outage.over()
         except RedisUnavailableError as error:
             self._outage.note(error)
         except Exception:
@@ -155,21 +174,34 @@ class NASAggregator:
         with self._news:
             self._begun += 1
             number = self._begun
-        with self._looking_at_disks():
-            there = self._is_there()
-        roots = self._roots(self._owed.folders()) if there else ()
-        with self._looking_at_disks():
-            seen = [(folder, root) for folder, root in roots if _sees(root, folder)]
-        if there and not seen and self.idle:
+        there = self._is_there()
+        if there:
+            self._sweep_now_and_then()
+        roots = list(self._roots(self._owed.folders())) if there else []
+        seen, slow = self._look_at(roots)
+        if there and not (seen or slow) and self.idle:
             self._troubles.nas_works()  # nobody is troubled any more
         first = number % len(seen) if seen else 0  # a folder that owes much must not hide the others
         took = [self._take(folder, root) for folder, root in seen[first:] + seen[:first]]
+        if there:
+            self._outage.over()
         with self._news:
-            self._finished, self._owing, self._took = number, bool(seen), any(took)
+            self._finished, self._owing, self._took = number, bool(seen or slow), any(took)
             self._news.notify_all()
 
+    def _look_at(self, roots: Sequence[tuple[str, Path]]) -> tuple[list[tuple[str, Path]], bool]:
+        """Return the folders that are seen here, and whether the next round may know more of others.
+
+        Redis says where a folder is on some machine, and it may be of no use on this one, or hang.
+        """
+        # Those that we copy from too, so that a copy that hangs there is not held against the NAS.
+        asked = {root for _, root in roots} | {copy.root for copy in self._copiers.held}
+        ids = self._looks.ask(asked, _MOMENT)
+        seen = [(folder, root) for folder, root in roots if ids.get(root) == folder]
+        return seen, len(self._looks.silent(0)) > len(self._looks.silent(_SLOW))
+
     @contextmanager
-    def _looking_at_disks(self) -> Iterator[None]:
+    def _looking_at_nas(self) -> Iterator[None]:
         self._looking = time.monotonic()
         try:
             yield
@@ -178,22 +210,33 @@ class NASAggregator:
 
     def _is_there(self) -> bool:
         """Look whether the NAS is mounted; that costs little, so it is done every time."""
-        self.nas = read_place(self._nas)
+        with self._looking_at_nas():
+            self.nas = read_place(self._nas)
         if not self.nas:
             self._troubles.nas_is_away(
                 f"{self._nas} is not there, or is not marked as the NAS: mount it, or see `init-nas --help`"
             )
             return False
         self._troubles.nas_is_back()
-        now = time.monotonic()
-        if self._swept is None or now - self._swept > _SWEEP:
-            self._swept = now
-            try:
-                sweep_copies(self._nas)
-                sweep(self._nas)  # of large files that were put together there
-            except TransferError as error:
-                log.warning("old leftovers stay on the NAS: %s", error)
         return True
+
+    def _sweep_now_and_then(self) -> None:
+        """Begin a sweep if it is time, and the last one is over; it may take long, so nobody waits for it."""
+        now = time.monotonic()
+        if self._swept is not None and now - self._swept <= _SWEEP:
+            return
+        if self._sweeper is None or not self._sweeper.is_alive():
+            self._swept = now
+            guarded = partial(self._guarded, self._sweep)
+            self._sweeper = threading.Thread(target=guarded, name="nas-sweep", daemon=True)
+            self._sweeper.start()
+
+    def _sweep(self) -> None:
+        try:
+            sweep_copies(self._nas)
+            sweep(self._nas)  # of large files that were put together there
+        except TransferError as error:
+            log.warning("old leftovers stay on the NAS: %s", error)
 
     def _roots(self, folders: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
         """Yield the folders with their paths on this machine; others may have mounted them elsewhere.
@@ -222,18 +265,20 @@ class NASAggregator:
             self._guarded(self._keep_ours)
 
     def _keep_ours(self) -> None:
-        silence = self._standstill()
+        silence = self._standstill() or self._hanging()
         if bool(silence) is not self._silent:
             self._silent = bool(silence)
             log.warning("NAS: %s", silence) if silence else log.info("NAS: it answers again")
         living = self._copiers.living()
         for folder in {copy.folder for copy in living}:
             self._owed.keep_owed(folder, [copy.key for copy in living if copy.folder == folder], _BUSY)
+        if living:
+            self._outage.over()
 
 
-def _sees(root: Path, folder: str) -> bool:
-    """Whether the folder of that id is at `root`: Redis says so of some machine, maybe not of this one."""
+def _id_at(root: Path) -> str | None:
+    """Return the id of the folder at `root`, "" or None if there is none: Redis tells of other machines."""
     try:
-        return root.is_absolute() and read_place(root) == folder
+        return read_place(root) if root.is_absolute() else None
     except ValueError:  # no path at all
-        return False
+        return None

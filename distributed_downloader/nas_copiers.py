@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -136,16 +136,25 @@ class Copiers:
 
     def living(self) -> list[Copy]:
         """Return those that nobody else should have yet: they move, or wait for one that does."""
+        return self._moved_within(_GIVEN_UP)
+
+    @property
+    def moving(self) -> bool:
+        """Whether anything is being copied or waits for a thread, apart from what stands still."""
+        return bool(self._moved_within(_SILENT))
+
+    def _moved_within(self, seconds: float) -> list[Copy]:
         held, now = self.held, time.monotonic()
         latest = max((copy.moved for copy in held if copy.moved is not None), default=0.0)
         moved = ((copy, max(copy.began, latest) if copy.moved is None else copy.moved) for copy in held)
-        return [copy for copy, when in moved if now - when < _GIVEN_UP]
+        return [copy for copy, when in moved if now - when < seconds]
 
-    def standstill(self) -> str:
-        """Say which copy has not moved for too long, or ""."""
+    def standstill(self, hanging: Container[Path]) -> str:
+        """Say which copy has not moved for too long, or ""; the NAS is not to blame for `hanging` folders."""
         now = time.monotonic()
-        moving = [(copy.moved, copy.owed.about.file.path) for copy in self.held if copy.moved is not None]
-        moved, path = min(moving, default=(now, ""))
+        copies = [copy for copy in self.held if copy.root not in hanging]
+        times = [(copy.moved, copy.owed.about.file.path) for copy in copies if copy.moved is not None]
+        moved, path = min(times, default=(now, ""))
         return f"{path}: no byte got to the NAS for {now - moved:.0f} s" if now - moved > _SILENT else ""
 
     def _run(self) -> None:

@@ -118,6 +118,8 @@ class Sealer:
     def _follow(self) -> None:
         while files := self._left():
             for key, each in files:
+                if not each.due:
+                    continue
                 try:
                     done = self._look(each, key)
                 except RedisUnavailableError:
@@ -148,8 +150,6 @@ class Sealer:
         if name != file.worker or cancel.is_set():
             self._ahead.forget(file.task)
             return True
-        if not file.due:
-            return False
         job, seal = key
         found = self._parts.of_file(name, job, seal, file.reports)
         if found is None:

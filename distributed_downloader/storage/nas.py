@@ -8,7 +8,7 @@ import stat
 import threading
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,18 +71,21 @@ class NasFolder:
                 f"{self._root} is not marked as the NAS: mount it, or mark it with `hf-downloader init-nas`"
             )
 
-    def has(self, file: RepoFile, cancel: Cancel, progress: Progress = lambda _: None) -> bool:
+    def look(self, file: RepoFile, cancel: Cancel, progress: Progress = lambda _: None) -> bool:
         """Return whether the file is there and right, by its hash; without a hash only an empty one counts.
 
-        False too where the NAS is away or refuses: then it does not help. `progress` is called as bytes are
-        read. Raises StoppedError, and RefusedError for an unsafe path.
+        `progress` is called as bytes are read. Raises StoppedError, LocalError where the NAS does not tell,
+        and RefusedError for an unsafe path, or if something else has the file's name.
         """
         copying = Copying(file, Path(), self.path_of(file), cancel, progress)
-        try:
-            with self._opened() as nas:
-                return self._look(nas, copying) is not None and self._is_there(nas, copying)
-        except (LocalError, RefusedError):
-            return False
+        with self._opened() as nas:
+            return self._found(nas, copying) is not None and self._is_there(nas, copying)
+
+    def has(self, file: RepoFile, cancel: Cancel, progress: Progress = lambda _: None) -> bool:
+        """Return whether `look` finds the file; False too where the NAS does not tell or refuses."""
+        with suppress(LocalError, RefusedError):
+            return self.look(file, cancel, progress)
+        return False
 
     def claim(self, file: RepoFile) -> None:
         """Before a file is put together on the NAS, make sure that it can get its name there.
@@ -91,7 +94,7 @@ class NasFolder:
         """
         copying = Copying(file, Path(), self.path_of(file), Cancel(), lambda _: None)
         with self._opened() as nas:
-            self._claim(nas, file, replacing=self._look(nas, copying) is not None)
+            self._claim(nas, file, replacing=self._found(nas, copying) is not None)
             with at_nas(self._root, whole=True), _walk(nas, PARTIAL, self._root) as folder:
                 self._check_goal(nas, folder, copying)
 
@@ -120,7 +123,7 @@ class NasFolder:
         copying = Copying(file, mine.path, self.path_of(file), cancel, progress)
         with self._opened() as nas, opened_source(source, mine) as local:
             found = os.fstat(local) if local is not None else None
-            there = self._look(nas, copying)
+            there = self._found(nas, copying)
             one_place = read_place(source) == read_place(self._root)
             keep = found if not one_place else None
             if found and there and self._is_one(found, there, one_place=one_place):
@@ -183,7 +186,7 @@ class NasFolder:
         alike = found.st_ino == there.st_ino and look_alike(found, there)
         return (one_place and not self._spec.flat and alike) or os.path.samestat(found, there)
 
-    def _look(self, nas: int, copying: Copying) -> os.stat_result | None:
+    def _found(self, nas: int, copying: Copying) -> os.stat_result | None:
         """Return what has the file's name on the NAS; raises RefusedError if that is no file."""
         *parents, name = nas_parts(self._spec, copying.file)
         with at_nas(copying.target):
@@ -196,18 +199,19 @@ class NasFolder:
                 return None
 
     def _refuse_twin(self, nas: int, copying: Copying) -> None:
-        """Raise RefusedError if the NAS takes another name for ours, and we would replace that file."""
+        """Raise RefusedError if the NAS takes another name, of a file or of a folder above it, for ours."""
         parts = nas_parts(self._spec, copying.file)
-        if all(map(bytes.isascii, parts)) and not _folds(nas):
-            return
+        folds = _folds(nas)
         for depth, name in enumerate(parts):
+            if name.isascii() and not folds:
+                continue
             with _walk(nas, parts[:depth], self._root, create=False) as folder:
-                spelled = _is_spelled_so(folder, name)
+                spelled = _is_spelled_so(folder, name, folds=folds)
             if not spelled:
                 raise RefusedError(
                     f"{copying.target}: the NAS has {os.fsdecode(name)!r} in another spelling, and makes no "
-                    "difference between the two (upper and lower case, or accents); one would replace the "
-                    "other, so this one is not copied"
+                    "difference between the two (upper and lower case, or accents): they would be one there, "
+                    "so this file is not copied"
                 )
 
     def _is_there(self, nas: int, copying: Copying) -> bool:
@@ -272,9 +276,10 @@ class NasFolder:
                 raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
     def _publish(self, nas: int, folder: int, name: str, copying: Copying) -> None:
-        *parents, final = nas_parts(self._spec, copying.file)
+        *parents, final = parts = nas_parts(self._spec, copying.file)
+        twins = _folds(nas) or not all(map(bytes.isascii, parts))
         with _walk(nas, parents, self._root) as goal:
-            with _publishing:
+            with _publishing if twins else nullcontext():  # a rename that hangs holds up all that wait
                 self._refuse_twin(nas, copying)
                 refuse_other(goal, final, copying.target, stat.S_IFREG)
                 os.rename(name, final, src_dir_fd=folder, dst_dir_fd=goal)
@@ -286,29 +291,28 @@ def _marker_of(repo_id: str) -> str:
 
 
 def _folds(nas: int) -> bool:
-    """Return whether the NAS makes no difference between upper and lower case, as our own folder shows."""
-    found, other = (_find(nas, name.encode()) for name in (STATE, STATE.upper()))
-    return found is not None and other is not None and os.path.samestat(found, other)
+    """Return whether the NAS finds our own folder in upper case; a mount may give it two inode numbers."""
+    return _exists(nas, STATE.upper().encode())
 
 
-def _is_spelled_so(folder: int, name: bytes) -> bool:
-    """Return whether an entry is listed under this very name, if there is one at all.
+def _is_spelled_so(folder: int, name: bytes, *, folds: bool) -> bool:
+    """Return whether an entry is listed under this very name, if it is found by it at all.
 
-    The list is long and costs, so it is read only where a NAS finds the entry by another name as well.
+    The list may be long, so it is read only where the NAS folds case, or finds accents in both spellings.
     """
-    found, text = _find(folder, name), name.decode()
-    others = {text.swapcase(), *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))} - {text}
-    seen = [other for spelling in others if (other := _find(folder, spelling.encode()))]
-    if not found or not any(os.path.samestat(found, other) for other in seen):
+    text = name.decode()
+    forms = {text} if folds else {unicodedata.normalize(form, text) for form in ("NFC", "NFD")} - {text}
+    if not (_exists(folder, name) and any(_exists(folder, form.encode()) for form in forms)):
         return True
     with os.scandir(folder) as entries:
         return any(os.fsencode(entry.name) == name for entry in entries)
 
 
-def _find(folder: int, name: bytes) -> os.stat_result | None:
+def _exists(folder: int, name: bytes) -> bool:
     with suppress(OSError):  # a spelling may be too long, or more than the NAS can read
-        return os.stat(name, dir_fd=folder, follow_symlinks=False)
-    return None
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return True
+    return False
 
 
 @contextmanager

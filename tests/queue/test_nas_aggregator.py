@@ -485,7 +485,7 @@ def test_a_nas_that_hangs_holds_nobody_up(stage: Stage, monkeypatch: pytest.Monk
     go.set()
 
 
-def test_a_folder_that_hangs_is_told(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nas_that_hangs_is_told(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nas_aggregator, "_SILENT", 0.05)
     go = threading.Event()
 
@@ -496,6 +496,125 @@ def test_a_folder_that_hangs_is_told(stage: Stage, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(nas_aggregator, "read_place", hang)
     aggregator = stage.start()
     assert "no answer for" in until(lambda: aggregator.trouble)
+    go.set()
+
+
+def hang_at(monkeypatch: pytest.MonkeyPatch, *roots: Path) -> tuple[threading.Event, list[Path]]:
+    """Let folders hang until the event is set; the list tells of the looks at them."""
+    go, looks = threading.Event(), list[Path]()
+
+    def look(path: Path) -> str:
+        if path in roots:
+            looks.append(path)
+            go.wait(30)
+        return read_place(path)
+
+    monkeypatch.setattr(nas_aggregator, "read_place", look)
+    return go, looks
+
+
+def test_a_folder_that_hangs_holds_no_other_up(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(nas_aggregator, "_MOMENT", 0.1)
+    monkeypatch.setattr(nas_aggregator, "_KEEP", 0.05)
+    dead, other = tmp_path / "dead", tmp_path / "dead too"
+    go, looks = hang_at(monkeypatch, dead, other)
+    stuck = stage.owe("x", folder="0" * 32, path=dead)
+    stage.owe("y", folder="1" * 32, path=other)
+    aggregator = stage.start()
+    first = stage.owe("a")
+    assert stage.ended(first).delivered == 1
+    assert aggregator.trouble == ""  # not yet
+    assert not aggregator.wait_done(0.3)  # it may be slow only
+    monkeypatch.setattr(nas_aggregator, "_SLOW", 0.1)
+    told = until(lambda: aggregator.trouble)
+    assert "dead" in told
+    assert "from which files are copied: no answer for" in told
+    assert told.endswith(", nor for 1 more")
+    assert aggregator.answers
+    assert aggregator.wait_done(10)
+    until(lambda: lines(caplog, f"NAS: {tmp_path}"))
+    second = stage.owe("b", "c")
+    assert stage.ended(second).delivered == 2
+    assert sorted(looks) == [dead, other]
+    assert stage.job(stuck).owed == 1
+    go.set()
+    until(lambda: not aggregator.trouble)
+    until(lambda: "NAS: it answers again" in caplog.messages)
+
+
+def test_a_folder_that_is_slow_is_served_when_it_answers(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nas_aggregator, "_MOMENT", 0.0)
+
+    def slow(path: Path) -> str:
+        if path == stage.out:
+            time.sleep(0.2)
+        return read_place(path)
+
+    monkeypatch.setattr(nas_aggregator, "read_place", slow)
+    job = stage.owe("a")
+    aggregator = stage.start()
+    assert aggregator.wait_done(30)
+    assert stage.job(job).delivered == 1
+
+
+def test_a_folder_that_hangs_and_owes_nothing_any_more_is_no_trouble(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(nas_aggregator, "_MOMENT", 0.05)
+    monkeypatch.setattr(nas_aggregator, "_SLOW", 0.1)
+    go, _ = hang_at(monkeypatch, tmp_path / "dead")
+    job = stage.owe("x", folder="0" * 32, path=tmp_path / "dead")
+    aggregator = stage.start()
+    until(lambda: aggregator.trouble)
+    stage.client.forget(job)
+    assert stage.owed.take_owed("0" * 32, 9, 1, ended_only=False) == []  # by a worker that sees the folder
+    until(lambda: not aggregator.trouble)
+    go.set()
+
+
+def test_a_copy_that_hangs_at_its_source_is_not_held_against_the_nas(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other threads go on meanwhile."""
+    monkeypatch.setattr(nas_aggregator, "_MOMENT", 0.05)
+    monkeypatch.setattr(nas_aggregator, "_SLOW", 0.1)
+    monkeypatch.setattr(nas_copiers, "_SILENT", 0.5)
+    reading, go = threading.Event(), threading.Event()
+    real = NasFolder.deliver
+
+    def hang(self: NasFolder, source: Path, *args: object, **options: object) -> object:
+        if source != stage.out:
+            reading.set()
+            go.wait(30)
+        return real(self, source, *args, **options)  # type: ignore[arg-type]
+
+    def look(path: Path) -> str:
+        if path == dead and reading.is_set():
+            go.wait(30)
+        return read_place(path)
+
+    dead = stage.out.with_name("dead")
+    place = make_place(dead, create_root=True)
+    monkeypatch.setattr(NasFolder, "deliver", hang)
+    monkeypatch.setattr(nas_aggregator, "read_place", look)
+    stuck = stage.owe("x", folder=place, path=dead)
+    aggregator = stage.start(copy_threads=2)
+    assert reading.wait(10)
+    assert str(dead) in until(lambda: aggregator.trouble)
+    (copy,) = until(lambda: aggregator._copiers.held)
+    assert copy.moved is not None
+    copy.moved -= 1
+    assert aggregator._copiers.standstill(())
+    assert aggregator.answers
+    assert stage.ended(stage.owe("a", "b")).delivered == 2
+    assert aggregator.wait_done(10)
+    assert not aggregator.idle
+    assert stage.job(stuck).owed == 1
     go.set()
 
 
@@ -539,7 +658,7 @@ def test_a_nas_on_which_a_copy_stands_still_does_not_answer(
     stage.owe("a")
     monkeypatch.setattr(Copying, "with_hash", hang)
     aggregator = stage.start()
-    until(aggregator._copiers.standstill)
+    until(lambda: aggregator._copiers.standstill(()))
     assert not aggregator.answers
     go.set()
 
@@ -731,6 +850,10 @@ def test_a_lost_report_is_made_up_for(stage: Stage, monkeypatch: pytest.MonkeyPa
     assert stage.ended(job).delivered == 1
 
 
+def sweeping() -> bool:
+    return any(thread.name == "nas-sweep" for thread in threading.enumerate())
+
+
 def test_old_copies_are_swept_once(stage: Stage) -> None:
     name = stage.root / ".hf-downloader/partial" / f"{'0' * 32}.{'1' * 12}.copy"
     name.parent.mkdir()
@@ -738,7 +861,7 @@ def test_old_copies_are_swept_once(stage: Stage) -> None:
     os.utime(name, (0, 0))
     aggregator = stage.start()
     until(lambda: not name.exists())
-    assert aggregator.wait_done(10)  # for the sweep goes on
+    until(lambda: not sweeping())
     name.touch()
     os.utime(name, (0, 0))
     for _ in range(3):
@@ -756,7 +879,38 @@ def test_a_sweep_that_fails_is_told(
     job = stage.owe("a")
     stage.start()
     stage.ended(job)
-    assert "old leftovers stay on the NAS: no" in caplog.messages
+    until(lambda: "old leftovers stay on the NAS: no" in caplog.messages)
+
+
+def test_a_sweep_that_goes_wrong_is_told(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(nas_aggregator, "sweep_copies", lambda _: 1 / 0)
+    stage.start()
+    until(lambda: "NAS: unexpected; going on" in caplog.messages)
+
+
+def test_a_sweep_that_takes_long_holds_nobody_up(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nas_aggregator, "_SLOW", 0.2)
+    monkeypatch.setattr(nas_aggregator, "_SWEEP", 0.0)
+    began, go = list[Path](), threading.Event()
+
+    def hang(root: Path) -> int:
+        began.append(root)
+        assert go.wait(30)
+        return 0
+
+    monkeypatch.setattr(nas_aggregator, "sweep", hang)
+    job = stage.owe("a")
+    aggregator = stage.start()
+    stage.ended(job)
+    until(lambda: began)
+    time.sleep(0.3)
+    assert aggregator.answers
+    assert aggregator.wait_done(10)
+    assert len(began) == 1  # one at a time
+    go.set()
+    until(lambda: len(began) > 1)
 
 
 def test_what_is_left_of_split_files_is_swept(stage: Stage) -> None:

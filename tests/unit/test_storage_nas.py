@@ -300,7 +300,33 @@ def test_has_can_be_stopped(stage: Stage) -> None:
 
 def test_an_unsafe_path_is_refused(stage: Stage) -> None:
     with pytest.raises(RefusedError):
-        NasFolder(stage.root, spec()).has(file("../f"), Cancel())
+        NasFolder(stage.root, spec()).look(file("../f"), Cancel())
+    assert not NasFolder(stage.root, spec()).has(file("../f"), Cancel())
+
+
+def test_a_look_tells_what_is_not_there_from_what_nobody_can_tell(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> bool:
+        raise OSError(errno.EIO, "Input/output error")
+
+    nas = NasFolder(stage.root, spec(nas=stage.id))
+    assert not nas.look(file(), Cancel())
+    stage.put()
+    stage.deliver()
+    assert nas.look(file(), Cancel())
+    assert not nas.look(file(content=b"other"), Cancel())
+    with monkeypatch.context() as patch:
+        patch.setattr(os.path, "samestat", broken)
+        with pytest.raises(LocalError, match="see to the NAS"):
+            nas.look(file(), Cancel())
+    (stage.root / "org/name/a/f.bin").unlink()
+    (stage.root / "org/name/a/f.bin").mkdir()
+    with pytest.raises(RefusedError, match="in the way"):
+        nas.look(file(), Cancel())
+    shutil.rmtree(stage.root)
+    with pytest.raises(PlaceUnseenError):
+        nas.look(file(), Cancel())
 
 
 # -- one place ------------------------------------------------------------------------------------
@@ -1003,7 +1029,7 @@ def test_a_file_never_replaces_another_one_whose_name_the_nas_takes_for_its_own(
     stage.deliver(file(first))
     with pytest.raises(RefusedError, match="in another spelling"):
         stage.deliver(file(second, content))
-    with pytest.raises(RefusedError, match="in another spelling"):
+    with pytest.raises(RefusedError, match="they would be one there"):
         NasFolder(stage.root, spec()).claim(file(second, content))
     assert not NasFolder(stage.root, spec()).has(file(second, content), Cancel())
     assert stage.files == {f"org/name/{first}": CONTENT}
@@ -1044,8 +1070,36 @@ def test_on_such_a_nas_our_own_file_is_found_and_replaced(
     assert stage.files == {f"org/name/{path}": CONTENT}
 
 
-def test_on_another_nas_no_folder_is_listed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_twin_is_noticed_where_one_file_has_two_numbers(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a CIFS mount with `noserverino` gives them."""
+    folding(monkeypatch, stage.root)
+    stage.put("F")
+    stage.deliver(file("F"))
+    stage.put("f", b"other")
+    root = stage.root.stat()
+    monkeypatch.setattr(
+        os.path, "samestat", lambda one, _: (one.st_dev, one.st_ino) == (root.st_dev, root.st_ino)
+    )
+    with pytest.raises(RefusedError, match="in another spelling"):
+        stage.deliver(file("f", b"other"))
+    assert stage.files == {"org/name/F": CONTENT}
+
+
+def test_a_nas_that_keeps_both_spellings_of_an_accent_has_no_twins(stage: Stage) -> None:
+    for path in ("\u00e9", "e\u0301"):
+        stage.put(path)
+        assert stage.deliver(file(path)).copied
+        assert not stage.deliver(file(path)).copied
+    assert len(stage.files) == 2
+
+
+def test_on_another_nas_no_folder_is_listed_and_nobody_waits(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "scandir", lambda *_: pytest.fail("listed"))
+    monkeypatch.setattr("distributed_downloader.storage.nas._publishing", None)
     for path in ("a/f.bin", "A/f.bin", "a/F.BIN"):
         stage.put(path)
         assert stage.deliver(file(path)).copied
