@@ -189,7 +189,10 @@ class Downloader:
         return bool(self._look_at_nas(task, cancel))
 
     def _look_at_nas(self, task: DownloadTask, cancel: Cancel) -> bool | None:
-        """Return whether the file is on the NAS, and right; None if the NAS does not tell."""
+        """Return whether the file is on the NAS, and right; None if the NAS does not tell.
+
+        What else has its name there is for whoever wants to write to refuse.
+        """
         nas = self._folders.nas
         if nas is None:
             return False
@@ -202,8 +205,10 @@ class Downloader:
 
         try:
             return unless_silent(look, cancel, _NAS_SILENT)
-        except (LocalError, RefusedError):
+        except LocalError:
             return None
+        except RefusedError:
+            return False
 
     @contextmanager
     def _explained(self, endpoint: str) -> Iterator[None]:

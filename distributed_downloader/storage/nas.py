@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.errors import LocalError, PlaceError, PlaceUnseenError, RefusedError
+from distributed_downloader.errors import PlaceError, PlaceUnseenError, RefusedError
 from distributed_downloader.models import JobSpec, RepoFile
 from distributed_downloader.nas_names import namesakes, nas_parts
 from distributed_downloader.storage.copying import (
@@ -80,12 +80,6 @@ class NasFolder:
         copying = Copying(file, Path(), self.path_of(file), cancel, progress)
         with self._opened() as nas:
             return self._found(nas, copying) is not None and self._is_there(nas, copying)
-
-    def has(self, file: RepoFile, cancel: Cancel, progress: Progress = lambda _: None) -> bool:
-        """Return whether `look` finds the file; False too where the NAS does not tell or refuses."""
-        with suppress(LocalError, RefusedError):
-            return self.look(file, cancel, progress)
-        return False
 
     def claim(self, file: RepoFile) -> None:
         """Before a file is put together on the NAS, make sure that it can get its name there.

@@ -135,7 +135,7 @@ def test_a_nas_that_takes_no_parts_stops_no_download(
 
 def test_a_nas_that_does_not_answer_is_not_asked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world, "seen", str)
-    monkeypatch.setattr(NasFolder, "has", lambda *_: pytest.fail("it would hang"))
+    monkeypatch.setattr(NasFolder, "look", lambda *_: pytest.fail("it would hang"))
     assert isinstance(world.run(), Finished)
     assert world.published.exists()
     assert "no NAS that all see" in world.told[-1]
@@ -146,7 +146,7 @@ def test_a_nas_that_falls_silent_while_it_is_asked_stops_no_download(
 ) -> None:
     monkeypatch.setattr(downloads, "_NAS_SILENT", 0.01)
     reader, writer = os.pipe()
-    monkeypatch.setattr(NasFolder, "has", lambda *_: bool(os.read(reader, 1)))
+    monkeypatch.setattr(NasFolder, "look", lambda *_: bool(os.read(reader, 1)))
     file = RepoFile(path="big.bin", size=len(CONTENT))
     assert isinstance(world.run(file), Finished)
     assert world.published.exists()
