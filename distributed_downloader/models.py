@@ -222,7 +222,11 @@ class DownloadTask(Model):
         if not part:
             return self.file.path
         end = part.start + (part.length if length is None else length)
-        return f"{self.file.path} [{part.start / 2**20:.0f}-{end / 2**20:.0f} MiB]"
+        return f"{self.file.path} [{_mib(part.start)}-{_mib(end)} MiB]"
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:.1f}".removesuffix(".0")
 
 
 class Transfer(Model):
