@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -21,6 +22,13 @@ TOKEN = "hf_" + "t" * 34
 
 def embedded_servers(pid: int) -> list[psutil.Process]:
     return [each for each in psutil.Process(pid).children(recursive=True) if "server" in each.name()]
+
+
+def has_arrived(partial: Path, size: int) -> bool:
+    """Return whether so many bytes of one file are there; the small ones come and go meanwhile."""
+    with suppress(FileNotFoundError):
+        return any(path.stat().st_size >= size for path in partial.glob("*.part"))
+    return False
 
 
 def test_it_brings_everything_and_the_second_run_only_checks(
@@ -44,7 +52,7 @@ def test_interrupted_it_says_how_to_go_on_and_does(fleet: Fleet, source: Path, h
     running = fleet.start("download", "org/model", "-o", "out")
     assert stall.reached.wait(60)
     partial = fleet.folder / "out/.hf-downloader/partial"
-    until(lambda: any(path.stat().st_size for path in partial.glob("*.part")))  # sent is not yet arrived
+    until(lambda: has_arrived(partial, 1_000_000))  # sent is not yet arrived
     (server,) = embedded_servers(running.pid)
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=60)

@@ -81,7 +81,8 @@ def everything_of_parts_once(client: RedisClient) -> None:
     assert len(parts.fleet()) == 1
     blind, first = (str(task.token) for task in tasks)
     assert parts.progress("w1", {first: (0, 1.0)}) == {first: 50_000_000}
-    parts.blind("w1", blind, "nothing there")
+    assert parts.blind("w1", blind, "nothing there")
+    a_worker(client)  # which rouses the job
     again = str(take(client).token)
     tail = parts.steal("w1", 0)
     assert tail.token
