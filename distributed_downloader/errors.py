@@ -151,7 +151,7 @@ class RoomError(PlaceError):
 
 
 class PlaceUnseenError(LocalError):
-    """The folder in which others write the job's files is not seen here: is it mounted?"""
+    """Not for this machine: it does not see the folder in which others write, or gets no parts of files."""
 
 
 class SpoolError(LocalError):

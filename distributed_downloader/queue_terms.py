@@ -72,6 +72,16 @@ class Split(enum.IntEnum):
     WAITS = 2
 
 
+class Blind(enum.IntEnum):
+    """What became of a task whose folder a worker does not see."""
+
+    STALE = 0
+    #: It waits for others, who may see the folder.
+    FOR_OTHERS = 1
+    #: Nobody does, and the job sleeps for a while.
+    ASLEEP = 2
+
+
 class Tail(NamedTuple):
     """What an idle worker got from the parts of others: a token, and whether there are any parts."""
 

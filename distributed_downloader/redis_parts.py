@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from distributed_downloader.models import JobState
 from distributed_downloader.outcome import Range
-from distributed_downloader.queue_terms import FileParts, Member, Split, Tail
+from distributed_downloader.queue_terms import Blind, FileParts, Member, Split, Tail
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_connection import Answer, translated
 
@@ -56,12 +56,9 @@ class RedisParts:
             for worker, (slots, folder, nas, *_) in words.items()
         ]
 
-    def blind(self, worker_id: str, token: str, reason: str) -> bool:
-        """Give a task back because the worker does not see the folder of its job.
-
-        Returns whether the job sleeps now, because no living worker does.
-        """
-        return int(self._scripts.run("blind", worker_id, token, reason)) == 2
+    def blind(self, worker_id: str, token: str, reason: str) -> Blind:
+        """Give a task back because the worker does not see the folder of its job."""
+        return Blind(self._scripts.run("blind", worker_id, token, reason))
 
     def steal(self, worker_id: str, bytes_per_second: float) -> Tail:
         """Take the tail of the part that has the most left, if nothing else is there to do.

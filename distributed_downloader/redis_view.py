@@ -188,7 +188,7 @@ def _blocked(workers: Sequence[str], blind: Mapping[str, str]) -> str:
     """Return why no living worker can go on with a job, "" if one can, or none is there at all."""
     if not workers or not all(worker in blind for worker in workers):
         return ""
-    return f"no living worker sees its folder: {workers[0]}: {blind[workers[0]]}"
+    return f"no living worker can go on with it: {workers[0]}: {blind[workers[0]]}"
 
 
 def _job(

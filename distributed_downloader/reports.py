@@ -9,7 +9,7 @@ from collections.abc import Callable
 from distributed_downloader.errors import TransferError, TransientError
 from distributed_downloader.models import DownloadTask, Failure
 from distributed_downloader.outcome import Divided, Finished, Outcome
-from distributed_downloader.queue_terms import Split
+from distributed_downloader.queue_terms import Blind, Split
 from distributed_downloader.redis_client import RedisClient, Settled, Verdict
 from distributed_downloader.redis_parts import RedisParts
 from distributed_downloader.retry import Action, Decision, RetryPolicy, park_seconds
@@ -91,8 +91,10 @@ class Reports:
     def _blind(
         self, worker_id: str, token: str, task: DownloadTask, reason: str, error: TransferError
     ) -> None:
-        if not self._parts.blind(worker_id, token, reason):
-            self._on_rest(reason, error)  # or it would be our next claim again; others may go on with it
+        answer = self._parts.blind(worker_id, token, reason)
+        if answer is Blind.FOR_OTHERS:
+            self._on_rest(reason, error)  # or it would be our next claim again
+        if answer is not Blind.ASLEEP:
             return
         level, self._asleep = logging.DEBUG if reason == self._asleep else logging.WARNING, reason
         log.log(

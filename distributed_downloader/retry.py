@@ -25,7 +25,7 @@ class Action(enum.Enum):
     RELEASE = "release"
     #: Give it back, and claim nothing for a while: this machine is at fault.
     REST = "rest"
-    #: The same, and say that this machine does not see the folder of the job.
+    #: Give it back, say that this machine does not see the folder of the job, and rest if others do.
     BLIND = "blind"
     #: Count a failure; the task is tried again after `delay` while it has tries left.
     RETRY = "retry"
@@ -60,6 +60,8 @@ class RetryPolicy:
     limited_tries: int = 10
     #: Tries that a file has while the machines it comes to have no place for it.
     place_tries: int = 10
+    #: Whether there are other machines, which may see a folder that this one does not.
+    others: bool = True
     #: Seconds, least and most, before the next of them: somebody may make room meanwhile.
     place_delay: tuple[float, float] = (10.0, 60.0)
     #: Seconds; the delay after n failures is drawn from 0 to base * 2^n.
@@ -71,7 +73,7 @@ class RetryPolicy:
         """Return what follows from `error` for a task with `tries` earlier failures."""
         for kind, action in _PLAIN.items():
             if isinstance(error, kind):
-                return Decision(action)
+                return Decision(action if self.others or action is not Action.BLIND else Action.REST)
         if isinstance(error, PlaceError):
             return Decision(Action.RETRY, self.draw(*self.place_delay), excused_tries=self.place_tries)
         if isinstance(error, LocalError):

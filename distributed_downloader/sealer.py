@@ -54,7 +54,7 @@ class _File:
 
     worker: str
     task: DownloadTask
-    prefix: Prefix
+    prefix: Prefix | None = None
     reports: int = 0
     missing: int = 0
     runs: bool = True
@@ -71,6 +71,16 @@ class _File:
     def due(self) -> bool:
         """Whether there is a reason to look now."""
         return self.runs or time.monotonic() - self.looked >= _LOOK_RARELY
+
+
+class _Unread:
+    """Instead of a file that cannot be read ahead: its seal reads all of it."""
+
+    def add(self, written: list[Range]) -> None:
+        """Take note of nothing."""
+
+    def advance(self, cancel: Cancel) -> None:
+        """Read nothing."""
 
 
 class Sealer:
@@ -100,7 +110,7 @@ class Sealer:
         key = (task.token.job, part.seal)
         with self._lock:
             if key not in self._files:
-                self._files[key] = _File(worker_id, task, self._ahead.reading(task))
+                self._files[key] = _File(worker_id, task)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._follow, name="sealer", daemon=True)
                 self._thread.start()
@@ -118,7 +128,7 @@ class Sealer:
     def _follow(self) -> None:
         while files := self._left():
             for key, each in files:
-                if not each.due:
+                if not each.due and self._life()[0] == each.worker and not self._life()[1].is_set():
                     continue
                 try:
                     done = self._look(each, key)
@@ -144,12 +154,21 @@ class Sealer:
                 self._thread = None
             return list(self._files.items())
 
+    def _begin(self, task: DownloadTask) -> Prefix:
+        try:
+            return self._ahead.reading(task)
+        except TransferError as error:
+            log.debug("%s: not read ahead: %s", task.file.path, error)
+            return _Unread()
+
     def _look(self, file: _File, key: tuple[int, int]) -> bool:
         """Read on; return whether there is nothing more to do for this file."""
         name, cancel = self._life()
         if name != file.worker or cancel.is_set():
             self._ahead.forget(file.task)
             return True
+        if file.prefix is None:
+            file.prefix = self._begin(file.task)
         job, seal = key
         found = self._parts.of_file(name, job, seal, file.reports)
         if found is None:

@@ -39,7 +39,7 @@ class Standalone:
             config,
             self._redis,
             check_redis=False,
-            policy=RetryPolicy(place_tries=1),  # there is no other machine that might have one
+            policy=RetryPolicy(place_tries=1, others=False),
             alone=True,
         )
 

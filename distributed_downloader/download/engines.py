@@ -36,6 +36,11 @@ class Engines:
         self._lock = threading.Lock()
         self._made: dict[str, Engine] = {"http": http_engine or HttpEngine(self._http)}
 
+    @property
+    def gets_ranges(self) -> bool:
+        """Whether any of the engines gets a part of a file."""
+        return self._settings.engine != "hub"
+
     def fill(self, context: Context) -> None:
         """Fill the sink, and prove it if it is a whole file; raises what the last engine ran into."""
         failed: TransferError | None = None

@@ -51,6 +51,11 @@ class SplitFiles:
         """
         part = task.about.part
         assert part is not None
+        if not self._engines.gets_ranges:
+            raise PlaceUnseenError(
+                f"{task.name}: the engine `hub` gets no parts of files; workers with another [huggingface] "
+                "engine do"
+            )
         try:
             with self.at_nas(task):
                 self._fetch(task, part, cancel, progress, hold)

@@ -193,18 +193,21 @@ local function recall(job)
   move(job, 'out', 'pending', #back)
 end
 
--- Let jobs take part again that slept until then.
-local function rouse(time)
-  for _, job in ipairs(redis.call('ZRANGEBYSCORE', key('asleep'), '-inf', time)) do
-    redis.call('ZREM', key('asleep'), job)
-    wake(job)
-  end
+local function rouse(job)
+  if redis.call('ZREM', key('asleep'), job) == 1 then wake(job) end
+end
+
+-- A worker sees the folder of a job after all.
+local function sees(worker, job)
+  if redis.call('HDEL', jobkey(job, 'blind'), worker) == 0 then return end
+  rouse(job)
+  feed()
 end
 
 -- Put a task that was out back to the head of the line, under a new epoch: it has waited already.
 local function requeue(job, token)
   local runs = redis.call('HGET', jobkey(job), 'state') == 'running'
-  if runs then
+  if runs and not redis.call('ZSCORE', key('asleep'), job) then
     redis.call('RPUSH', key('ready'), renew(token))
   else
     redis.call('RPUSH', jobkey(job, 'pending'), renew(token))

@@ -6,7 +6,8 @@
 -- ARGV[3] -> token
 -- ARGV[4] -> what it sees instead
 --
--- Returns 1, 2 if the job sleeps now, or 0 stale: not in the worker's list, nothing is touched.
+-- Returns 1 if others may see the folder, 2 if the job sleeps now, or 0: not in the worker's list, and
+-- nothing is touched, or its job is gone.
 local worker, token, SLEEP = ARGV[2], ARGV[3], 15000
 if not take(worker, token) then return 0 end
 local job = known(token)

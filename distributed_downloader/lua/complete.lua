@@ -81,7 +81,7 @@ end
 redis.call('SETBIT', jobkey(job, 'done'), task, 1)
 absolve(job, task)
 redis.call('HDEL', jobkey(job, 'home'), task)
-redis.call('HDEL', jobkey(job, 'blind'), worker)
+sees(worker, job)
 pcall(remember)   -- only `files` wants to know: it must not keep a job from ending
 add(jobkey(job), 'bytes_done', length or ARGV[4])
 move(job, 'out', 'done')

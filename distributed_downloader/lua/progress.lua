@@ -12,6 +12,7 @@ for i = 3, #ARGV, 3 do
   local line = job and mine[token] and redis.call('HGET', jobkey(job, 'tasks'), task)
   local _, length = part_of(line or '')
   if length then
+    sees(worker, job)
     redis.call('ZADD', key('tails'), ms_for(math.max(length - done, 0), rate), token)
     redis.call('HSET', key('progress'), token, table.concat({worker, ARGV[i + 1], ARGV[i + 2], now, now}, ' '))
     out[#out + 1] = token

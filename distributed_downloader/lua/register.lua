@@ -28,6 +28,9 @@ redis.call('ZREM', key('dead'), worker)
 redis.call('ZADD', key('workers'), now + ARGV[5], worker)
 redis.call('HSET', key('fleet'), worker, table.concat({ARGV[4], ARGV[10], ARGV[11], incarnation}, ' '))
 resize(tonumber(ARGV[8]), tonumber(ARGV[9]))
-rouse('+inf')   -- it may see what nobody has seen
+for _, job in ipairs(redis.call('ZRANGE', key('asleep'), 0, -1)) do   -- it may see what nobody has seen
+  redis.call('HDEL', jobkey(job, 'blind'), worker)
+  rouse(job)
+end
 feed()
 return 'ok'

@@ -23,6 +23,7 @@ local function present(token)
   local job, task = split(token)
   if not owner or not job or not holds(owner, token) then return untail(token) end
   if redis.call('HGET', jobkey(job), 'state') ~= 'running' or not within(task, total_of(job)) then return nil end
+  if redis.call('ZSCORE', key('asleep'), job) then return nil end
   return {owner = owner, done = tonumber(done), rate = tonumber(rate), since = now - at, heard = tonumber(heard)}
 end
 

@@ -71,7 +71,7 @@ end
 reap()
 promote()
 open()
-rouse(now)
+for _, job in ipairs(redis.call('ZRANGEBYSCORE', key('asleep'), '-inf', now)) do rouse(job) end
 for _, job in ipairs(redis.call('ZRANGEBYSCORE', key('ended'), '-inf', now, 'LIMIT', 0, PURGED)) do erase(job) end
 resize(tonumber(ARGV[5]), tonumber(ARGV[6]))
 feed()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.errors import (
+    LocalError,
     PlaceError,
     PlaceUnseenError,
     RefusedError,
@@ -150,7 +151,7 @@ class SplitFile:
                         raise gone(self.path)
                     self._target.settle(fd)
                     require_name(fd, folder, self.path)  # for much may have happened meanwhile
-                    self._target.move(folder, self._name)
+                    self._move(folder)
             except FileNotFoundError:
                 raise gone(self.path) from None
             with suppress(OSError):  # what stays of the journal is swept, and vouches for nothing
@@ -162,6 +163,13 @@ class SplitFile:
             with suppress(FileNotFoundError):
                 os.unlink(self._name, dir_fd=folder)
             self._remove_journal(folder)
+
+    def _move(self, folder: int) -> None:
+        try:
+            self._target.move(folder, self._name)
+        except LocalError:
+            os.stat(self._name, dir_fd=folder)  # raises FileNotFoundError if somebody was faster
+            raise
 
     @contextmanager
     def _disk(self) -> Iterator[None]:
@@ -296,7 +304,10 @@ def _require_file(info: os.stat_result, path: Path) -> None:
 def _require_ours(folder: int, fd: int, path: Path) -> None:
     """Raise PlaceUnseenError for what another user made."""
     owner = os.fstat(fd).st_uid
-    if owner != os.geteuid() and owner != _owner_here(folder):
+    if owner == os.geteuid() or owner == _owner_here(folder):
+        return
+    _OWNERS.pop(os.fstat(folder).st_dev, None)  # for what is mounted anew may have an old number
+    if owner != _owner_here(folder):
         raise _foreign(path, owner)
 
 

@@ -31,6 +31,20 @@ def has_arrived(partial: Path, size: int) -> bool:
     return False
 
 
+def test_it_ends_when_its_folder_is_gone(fleet: Fleet, source: Path, hub: FaultyHub) -> None:
+    """There is no other machine that might see it."""
+    stall = Stall(after=300_000)
+    hub.on(stall, file=BIG)
+    running = fleet.start("download", "org/model", "-o", "out", "--split", "1MiB", "-j", "1")
+    assert stall.reached.wait(60)
+    (fleet.folder / "out/.hf-downloader/place").unlink()
+    stall.release.set()
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert "that this machine does not see" in err
+    assert "Traceback" not in err
+
+
 def test_it_brings_everything_and_the_second_run_only_checks(
     fleet: Fleet, source: Path, hub: FaultyHub
 ) -> None:

@@ -203,7 +203,7 @@ MUTANTS = (
     Mutant(
         "who sees the folder again still counts as blind",
         "complete",
-        "redis.call('HDEL', jobkey(job, 'blind'), worker)",
+        "sees(worker, job)",
         "",
     ),
     Mutant(
@@ -222,7 +222,7 @@ MUTANTS = (
     Mutant("a job of which nobody sees the folder goes on", "blind", "nobody_sees() and", "false and"),
     Mutant("a job sleeps while somebody sees its folder", "blind", "nobody_sees() and", "true and"),
     Mutant("a job sleeps with its tasks handed out", "blind", "  recall(job)\n", ""),
-    Mutant("a job sleeps for ever", "tick", "rouse(now)", ""),
+    Mutant("a job sleeps for ever", "tick", "do rouse(job) end", "do end"),
     Mutant("the dead take tails", "steal", " and redis.call('ZSCORE', key('workers'), worker)", ""),
     Mutant("tails are taken before work", "steal", "redis.call('LLEN', key('ready')) == 0 and", ""),
     Mutant("tails of paused jobs are taken", "steal", "'state') ~= 'running' or", "'state') == '' or"),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from distributed_downloader import queue_terms
 from distributed_downloader.models import Descriptor, JobState, Part, Token
 from distributed_downloader.outcome import Range
-from distributed_downloader.queue_terms import FileParts
+from distributed_downloader.queue_terms import Blind, FileParts
 from tests.queue.base import MANY, Base, Job, Split, is_token
 from tests.queue.invariants import Snapshot
 
@@ -162,7 +162,14 @@ class Tails(Base):
         before = self.look()
         assert self.parts.progress(worker, told) == expected
         changed = self.changed_since(before)
-        assert changed <= {self.queue.key("tails"), self.queue.key("progress")}, f"progress changed {changed}"
+        jobs = {Token.parse(token).job for token in expected}
+        if not {str(job) for job in jobs} & set(before.queue("asleep")):  # else they are fed again
+            may = {
+                self.queue.key(name) for name in ("tails", "progress", *(f"job:{job}:blind" for job in jobs))
+            }
+            assert changed <= may, f"progress changed {changed - may}"
+        after = self.look()
+        assert not [job for job in jobs if worker in after.part(job, "blind", {})]
 
     def part_of(self, token: str) -> Part | None:
         """Return the part that a token is about, if it is one."""
@@ -383,10 +390,11 @@ class Tails(Base):
         after = self.look()
         if job in self.jobs:
             blind, living = after.part(job, "blind", {}), set(after.queue("workers"))
-            assert sleeps == (living <= blind.keys() and self.state(job) == "running")
+            asleep = living <= blind.keys() and self.state(job) == "running"
+            assert sleeps == (Blind.ASLEEP if asleep else Blind.FOR_OTHERS)
             assert blind.get(worker) == ("nothing is there" if worker in living else None)
             assert blind.keys() <= living
-            if sleeps:
+            if asleep:
                 assert not [token for token in after.queue("ready") if token.startswith(f"{job}.")]
                 assert dict(after.value("asleep", []))[str(job)] == self.now + 15_000
         with self.unchanged("I11: blind twice"):

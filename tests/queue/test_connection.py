@@ -14,6 +14,7 @@ import redis as redis_py
 
 from distributed_downloader.config import RedisConfig
 from distributed_downloader.errors import ConfigError, RedisUnavailableError
+from distributed_downloader.queue_terms import Blind
 from distributed_downloader.redis_client import Limits, RedisClient, Settled, Verdict
 from distributed_downloader.redis_connection import lua_sources
 from distributed_downloader.redis_deliveries import RedisDeliveries
@@ -81,7 +82,7 @@ def everything_of_parts_once(client: RedisClient) -> None:
     assert len(parts.fleet()) == 1
     blind, first = (str(task.token) for task in tasks)
     assert parts.progress("w1", {first: (0, 1.0)}) == {first: 50_000_000}
-    assert parts.blind("w1", blind, "nothing there")
+    assert parts.blind("w1", blind, "nothing there") is Blind.ASLEEP
     a_worker(client)  # which rouses the job
     again = str(take(client).token)
     tail = parts.steal("w1", 0)

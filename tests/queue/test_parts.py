@@ -9,7 +9,7 @@ import redis as redis_py
 
 from distributed_downloader.models import DownloadTask, JobState, Part, RepoFile
 from distributed_downloader.outcome import Range
-from distributed_downloader.queue_terms import FileParts, Member, Split, Tail
+from distributed_downloader.queue_terms import Blind, FileParts, Member, Split, Tail
 from distributed_downloader.redis_client import Limits, RedisClient, Settled, Verdict
 from distributed_downloader.redis_parts import RedisParts
 from tests.queue.base import spec_of, status_of
@@ -639,7 +639,7 @@ def test_a_job_of_which_nobody_sees_the_folder_sleeps(
     unseen, seen = a_job(client, 20), a_job(client, 3, spec=spec_of(2))
     task = take(client)
     assert task.token.job == unseen
-    assert parts.blind("w1", str(task.token), "no mount")
+    assert parts.blind("w1", str(task.token), "no mount") is Blind.ASLEEP
     client.submit(unseen, 20, files(1), "d")
     assert {each.token.job for each in take_all(client)} == {seen}
     if end == "time":
@@ -658,8 +658,39 @@ def test_a_job_of_which_nobody_sees_the_folder_sleeps(
 
 def test_a_job_of_which_somebody_sees_the_folder_goes_on(client: RedisClient, parts: RedisParts) -> None:
     job = a_job(client, 20)
-    assert not parts.blind("w1", str(take(client).token), "no mount")
+    assert parts.blind("w1", str(take(client).token), "no mount") is Blind.FOR_OTHERS
     assert take(client, "w2").token.job == job
+
+
+@pytest.mark.parametrize("how", ["complete", "progress", "register"])
+def test_whoever_sees_the_folder_again_ends_the_sleep(
+    client: RedisClient, parts: RedisParts, redis: redis_py.Redis, how: str
+) -> None:
+    job, (first, *others) = a_split_job(client, parts=3)
+    client.release("w1", [str(task.token) for task in others])
+    assert parts.blind("w2", str(take(client, "w2").token), "no mount") is Blind.FOR_OTHERS
+    redis.hset(f"{NS}job:{job}:blind", "w1", "no mount, a while ago")
+    assert parts.blind("w2", str(take(client, "w2").token), "no mount") is Blind.ASLEEP
+    assert take_all(client, "w2") == []
+    if how == "complete":
+        client.complete("w1", str(first.token), 0, "h1", written=True)
+    elif how == "progress":
+        parts.progress("w1", {str(first.token): (10, 1.0)})
+    else:
+        a_worker(client, "w1")
+    assert redis.hkeys(f"{NS}job:{job}:blind") == ["w2"]
+    assert take(client, "w1").token.job == job
+
+
+def test_nobody_takes_from_a_job_that_sleeps(
+    client: RedisClient, parts: RedisParts, redis: redis_py.Redis
+) -> None:
+    job, (task,) = a_split_job(client, parts=1)
+    parts.progress("w1", {str(task.token): (0, 1)})
+    redis.zadd(f"{NS}asleep", {str(job): START + 15_000})
+    assert parts.steal("w2", 0) == Tail(None, True)
+    redis.delete(f"{NS}asleep")
+    assert steal(parts, client, "w2")
 
 
 def test_what_a_blind_worker_gives_back_is_behind_what_it_can_do(

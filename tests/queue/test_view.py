@@ -309,7 +309,7 @@ def test_a_job_says_why_its_files_are_whole_and_why_nobody_goes_on(
         a_worker(client, worker)
         assert view.job(job).blocked == ""
         RedisParts(client).blind(worker, str(take(client, worker).token), f"{worker} sees no mount")
-    assert view.job(job).blocked == "no living worker sees its folder: w1: w1 sees no mount"
+    assert view.job(job).blocked == "no living worker can go on with it: w1: w1 sees no mount"
     a_worker(client, "w2")  # which sees another folder now
     client.complete("w2", str(take(client, "w2").token), 0, "h1")
     assert view.job(job).blocked == ""

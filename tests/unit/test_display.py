@@ -240,7 +240,7 @@ def large() -> Snapshot:
         "bytes_delivered": 7 * 10**9,
     }
     full = "/scratch is full: 5.2 GB are needed, and 1.1 GB are free beside what other files take"
-    unseen = "no living worker sees its folder: gpu-08: /nas is not there; mount it on this machine"
+    unseen = "no living worker can go on with it: gpu-08: /nas is not there; mount it on this machine"
     apart = "the workers gpu-07 and gpu-08 share no folder"
     some = {"owed": 2, "delivered": 10, "bytes_delivered": 6 * 10**9}
     return Snapshot(
@@ -270,7 +270,7 @@ Jobs  4 running, 1 delivering
     7.0 GB (43%) on the NAS, 8 of 17 files
  5  org/blocked                       ────────────────────────────────────    0%
     0 of 17 files   0 B of 16.1 GB                 blocked
-    no living worker sees its folder: gpu-08: /nas is not there; mount it on
+    no living worker can go on with it: gpu-08: /nas is not there; mount it on
     this machine
  6  org/apart                         ━━━━━━━━━━━━━━━─────────────────────   42%
     12 of 17 files  6.8 of 16.1 GB      45.2 MB/s  ETA 3m 26s
@@ -303,7 +303,7 @@ LARGE_ON_A_PIPE = """\
 job 3 meta-llama/Llama-3.1-8B-Instruct: 12 of 17 files, 6.8 of 16.1 GB, 42%, 45.2 MB/s, ETA 3m 26s, 12 of 640 parts of large files
 job 4 org/given: 17 files, 16.1 GB downloaded, delivering, 7.0 GB (43%) on the NAS, 8 of 17 files
 job 5 org/blocked: 0 of 17 files, 0 B of 16.1 GB, 0%, blocked
-job 5 blocked: no living worker sees its folder: gpu-08: /nas is not there; mount it on this machine
+job 5 blocked: no living worker can go on with it: gpu-08: /nas is not there; mount it on this machine
 job 6 org/apart: 12 of 17 files, 6.8 of 16.1 GB, 42%, 45.2 MB/s, ETA 3m 26s, 6.0 GB (10 files) on the NAS
 job 6 not split: the workers gpu-07 and gpu-08 share no folder
 job 7 org/full: 12 of 17 files, 6.8 of 16.1 GB, 42%, -, all workers wait

@@ -177,6 +177,14 @@ def test_a_trouble_of_the_nas_with_a_part_is_nobodys_fault(
         world.run(part=Part(start=0, length=1024, seal=0), place=world.nas_id)
 
 
+def test_a_worker_that_gets_no_ranges_leaves_parts_to_others(world: World) -> None:
+    """It would pass for one that has fetched them, and much faster than those that do."""
+    world.run()
+    world.engine = "hub"
+    with pytest.raises(PlaceUnseenError, match="`hub` gets no parts"):
+        world.run(part=Part(start=0, length=1024, seal=0), place=world.nas_id)
+
+
 @pytest.mark.parametrize(
     ("has_own", "sees_nas", "said"),
     [

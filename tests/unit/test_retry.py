@@ -89,3 +89,8 @@ def test_exit_codes() -> None:
     assert errors.DownloaderError.exit_code == 1
     assert errors.UsageError.exit_code == errors.ConfigError.exit_code == 2
     assert errors.RedisUnavailableError.exit_code == errors.HubUnavailableError.exit_code == 3
+
+
+def test_where_there_is_no_other_machine_a_folder_that_is_not_seen_is_its_own_trouble() -> None:
+    error = make(errors.PlaceUnseenError)
+    assert RetryPolicy(others=False).decide(error, 0).action is Action.REST

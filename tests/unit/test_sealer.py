@@ -9,6 +9,7 @@ import pytest
 
 from distributed_downloader import sealer as sealers
 from distributed_downloader.cancel import Cancel
+from distributed_downloader.errors import PlaceUnseenError
 from distributed_downloader.models import Descriptor, DownloadTask, JobState, Part, RepoFile, Token
 from distributed_downloader.queue_terms import FileParts
 from distributed_downloader.sealer import Sealer
@@ -92,3 +93,21 @@ def test_the_file_of_a_job_that_does_not_run_is_looked_at_rarely(
     world.wait_rounds(8)
     assert world.looks >= seen + 4
     world.cancel.set()
+
+
+def test_a_file_that_cannot_be_read_ahead_is_sealed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folder may be away for a moment; whoever reports a part must not hear of that."""
+    world, started = World(), threading.Event()
+    monkeypatch.setattr(sealers, "RedisParts", lambda _: world)
+    monkeypatch.setattr(world, "reading", unseen)
+    redis = cast("Any", type("Redis", (), {"begin": lambda *_: TASK}))
+    sealer = Sealer(redis(), cast("Any", world), start=lambda *_: started.set(), life=world.life)
+    sealer.prepare("w1", TASK)
+    world.wait_rounds(3)
+    assert world.looks >= 1
+    monkeypatch.setattr(world, "of_file", lambda *_: FileParts(JobState.RUNNING, 0, "1.0.1", [], 0))
+    assert started.wait(60)
+
+
+def unseen(_: DownloadTask) -> World:
+    raise PlaceUnseenError("/nas is not there")

@@ -1182,7 +1182,10 @@ def test_a_file_of_another_user(split: SplitFile, monkeypatch: pytest.MonkeyPatc
     owner = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     split.prepare()  # this disk gives our new files to that user too, as some network disks do
-    monkeypatch.setattr(split_module, "_OWNERS", {split.path.stat().st_dev: 12345})
+    monkeypatch.setattr(split_module, "_OWNERS", {split.path.stat().st_dev: 6789})
+    split.prepare()  # what was mounted here before is not believed
+    monkeypatch.setattr(split_module, "_OWNERS", {})
+    monkeypatch.setattr(split_module, "_ask_owner", lambda _: 12345)
     said = rf"{split.path} belongs to uid {owner} and this worker runs as uid 12345; run all workers"
     for use in refusals(split):
         with pytest.raises(PlaceUnseenError, match=said):
