@@ -70,8 +70,7 @@ MUTANTS = (
     Mutant(
         "a paused job's task comes back into the window",
         "_common",
-        "if runs then",
-        "if true then",
+        "if runs and not", "if not",
     ),
     Mutant("the housekeeping does not feed", "tick", "feed()\nreturn batch", "return batch"),
     Mutant(
@@ -203,7 +202,7 @@ MUTANTS = (
     Mutant(
         "who sees the folder again still counts as blind",
         "complete",
-        "sees(worker, job)",
+        "\nsees(worker, job)",
         "",
     ),
     Mutant(

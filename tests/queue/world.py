@@ -346,6 +346,19 @@ class World(Deliveries):
             self.alive[pair[0]].discard(pair[1])
             self.finish(*pair)
 
+    def blind(self) -> None:
+        """A worker does not see the folder of a task; maybe it sees it a moment later."""
+        super().blind()
+        marks = {job: self.look().part(job, "blind", {}) for job in self.jobs}
+        again = [
+            (worker, token)
+            for worker, tokens in sorted(self.alive.items())
+            for token in sorted(tokens)
+            if worker in marks.get(Token.parse(token).job, {})
+        ]
+        if again and self.choose.number(0, 1):
+            self.finish(*self.choose.of(again))
+
     def finish(self, worker: str, token: str) -> None:
         """Report a task as done: counted once, stale, or done before."""
         id_, task, _ = Token.parse(token)
