@@ -70,7 +70,8 @@ MUTANTS = (
     Mutant(
         "a paused job's task comes back into the window",
         "_common",
-        "if runs and not", "if not",
+        "if runs and not",
+        "if not",
     ),
     Mutant("the housekeeping does not feed", "tick", "feed()\nreturn batch", "return batch"),
     Mutant(
