@@ -61,7 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--machines", type=int, metavar="N", help="machines in the fleet (default 8)")
     add("--rounds", type=int, metavar="R", help="the figures are the medians of so many rounds (default 3)")
     add("--rate", type=_bytes, metavar="RATE", help="each machine's link, such as 1MB/s (the default)")
-    add("--slots", type=int, metavar="N", help="files or parts that one worker fetches at a time (default 4)")
+    add("--slots", type=int, metavar="N", help="files or parts that one worker fetches at a time (default 2)")
     add("--split", metavar="SIZE", help="bytes of a part in column `fleet` (default 1MiB)")
     add("--lease", type=float, metavar="S", help="lease of the workers where one is killed (default 5)")
     add("--workload", action="append", choices=names, help="only this one; may be repeated")
@@ -88,7 +88,7 @@ def _options(given: argparse.Namespace) -> Options:
         machines=given.machines or (2 if smoke else 8),
         rounds=given.rounds or (1 if smoke else 3),
         rate=given.rate or (2 if smoke else 1) * workloads.MB,
-        slots=given.slots or 4,
+        slots=given.slots or 2,  # more connections only fill the queue of so slow a line
         split=given.split or "1MiB",
         lease=given.lease or (2.0 if smoke else 5.0),
         network=given.network,
