@@ -120,15 +120,18 @@ class Seal:
 
     def run(self, reading: Reading) -> bool:
         """Publish the file once it is proven; False if it cannot be mended. Raises TransferError."""
+        return self._publish(reading, "looking for the damaged parts") or self._mend()
+
+    def _publish(self, reading: Reading, otherwise: str) -> bool:
+        """Publish the file if it is right; else say what follows, and return False."""
         with closing(reading):
             try:
                 self._prove(reading)
             except CorruptError as error:
-                log.warning("damaged %s; looking for the damaged parts", error)
-            else:
-                reading.publish()
-                return True
-        return self._mend()
+                log.warning("damaged %s; %s", error, otherwise)
+                return False
+            reading.publish()
+            return True
 
     def _prove(self, reading: Reading) -> None:
         reading.finish(self._cancel, self._progress)
@@ -146,15 +149,8 @@ class Seal:
         except RangeError as error:
             log.warning("%s; fetching the whole file", error)
             return False
-        if damage:
-            with closing(Reading(self._split, self._file)) as reading:
-                try:
-                    self._prove(reading)
-                except CorruptError as error:
-                    log.warning("damaged %s, even now", error)
-                else:
-                    reading.publish()
-                    return True
+        if damage and self._publish(Reading(self._split, self._file), "even with these parts fetched again"):
+            return True
         log.warning("damaged %s: no single part is to blame; fetching the whole file again", path)
         return False
 

@@ -5,10 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +15,8 @@ from distributed_downloader.cli.app import App
 from distributed_downloader.cli.init_nas import command
 from distributed_downloader.errors import DownloaderError, LocalError, UsageError
 from distributed_downloader.storage.place import read_place
+from tests.mounts import mounted as real_mount
+from tests.mounts import needs_mount
 
 
 def run(monkeypatch: pytest.MonkeyPatch, nas: Path | None, *words: str) -> Result:
@@ -96,25 +94,9 @@ def test_a_mounted_folder_is_taken(
     assert read_place(nas)
 
 
-@contextmanager
-def mount(folder: Path, *options: str) -> Iterator[None]:
-    done = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-needs_mount = pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("mount"), reason="only root can mount"
-)
-
-
 @needs_mount
 def test_what_is_mounted_is_found_out(nas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with mount(nas, "-t", "tmpfs", "tmpfs"):
+    with real_mount(nas, "-t", "tmpfs", "tmpfs"):
         assert init_nas.file_system(nas) == "tmpfs"
         assert init_nas.is_mount_point(nas)
         inner = nas / "a folder"
@@ -132,7 +114,7 @@ def test_what_is_mounted_is_found_out(nas: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_folder_of_the_same_disk_that_is_mounted_there_counts(nas: Path) -> None:
     other = nas.with_name("other")
     other.mkdir()
-    with mount(nas, "--bind", str(other)):
+    with real_mount(nas, "--bind", str(other)):
         assert init_nas.is_mount_point(nas)
     assert not init_nas.is_mount_point(nas)
 

@@ -14,7 +14,7 @@ import tempfile
 import time
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,7 @@ from distributed_downloader.storage import copying
 from distributed_downloader.storage.copying import sweep_copies
 from distributed_downloader.storage.nas import Delivery, NasFolder, Progress
 from distributed_downloader.storage.place import make_place, read_place
+from tests.mounts import mounted, needs_mount
 
 CONTENT = b"0123456789" * 1000
 OLD = time.time() - 30 * 24 * 3600
@@ -844,29 +845,12 @@ def test_a_file_that_is_too_large_is_the_only_one_that_is(
     assert stage.files == {"org/name/b": b"small"}
 
 
-@contextmanager
-def mounted(folder: Path, options: str) -> Iterator[None]:
-    """Mount a tmpfs at a folder; skips where this user may not."""
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root can mount")
+@needs_mount
 @pytest.mark.parametrize("by_size", [False, True])
 def test_a_nas_that_is_full(stage: Stage, monkeypatch: pytest.MonkeyPatch, by_size: bool) -> None:
     content = bytes(2 << 20)
     stage.put(content=content)
-    with mounted(stage.root, "size=1m"):
+    with mounted(stage.root, "-t", "tmpfs", "-o", "size=1m", "tmpfs"):
         make_place(stage.root, create_root=False)
         with pytest.raises(PlaceError, match="bytes are needed"):
             stage.deliver(file(content=content), by_size=by_size)
@@ -877,10 +861,10 @@ def test_a_nas_that_is_full(stage: Stage, monkeypatch: pytest.MonkeyPatch, by_si
         assert stage.copies == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root can mount")
+@needs_mount
 def test_a_nas_that_is_read_only(stage: Stage) -> None:
     stage.put()
-    with mounted(stage.root, "size=1m"):
+    with mounted(stage.root, "-t", "tmpfs", "-o", "size=1m", "tmpfs"):
         make_place(stage.root, create_root=False)
         subprocess.run(["mount", "-o", "remount,ro", str(stage.root)], check=True)
         with pytest.raises(LocalError, match="read-only") as caught:
@@ -955,14 +939,14 @@ def test_a_closed_folder_is_noticed_before_the_copy(
         os.seteuid(os.getuid())
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root can mount")
+@needs_mount
 def test_a_mount_in_a_repos_folder_is_noticed_before_the_copy(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage.put()
     where = stage.root / "org/name"
     where.mkdir(parents=True)
-    with mounted(where, "size=1m"):
+    with mounted(where, "-t", "tmpfs", "-o", "size=1m", "tmpfs"):
         nothing_is_copied(monkeypatch)
         refused(stage, "must not be a mount point of its own")
 
