@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from http.client import HTTPResponse as Answer
 from http.client import IncompleteRead
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +30,7 @@ from urllib3.util import make_headers
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.errors import LocalError, NetworkError, StalledError, TransientError
+from distributed_downloader.reach import Depth, depth_of, refuse_connected
 
 #: Hosts, and connections to each, that are kept open for the next request.
 POOLS, POOL_SIZE = 32, 64
@@ -35,19 +39,89 @@ _current = threading.local()
 
 
 @contextmanager
-def listening(cancel: Cancel) -> Iterator[None]:
-    """Let `cancel` break the wait for an answer in this thread."""
-    _current.cancel = cancel
+def listening(cancel: Cancel, limit: Depth = Depth.HERE) -> Iterator[None]:
+    """Let `cancel` break the wait for an answer in this thread, which may come from `limit` at most."""
+    _current.cancel, _current.limit = cancel, limit
     try:
         yield
     finally:
-        _current.cancel = None
+        _current.cancel = _current.limit = None
+
+
+class Pace(io.RawIOBase):
+    """What comes over a line, as long as there is time for what was begun.
+
+    A server that sends a byte now and then, or interim answers or trailers without an end, would hold us
+    for ever: no timeout of the socket ends that.
+    """
+
+    def __init__(self, raw: io.RawIOBase, patience: float | None) -> None:
+        """`patience`: seconds for the headers, or for one piece of the body, to come; None = no limit."""
+        self._raw, self._patience = raw, patience
+        self.begin()
+
+    def begin(self) -> None:
+        """Start to count for what is wanted next."""
+        self._began = time.monotonic()
+
+    def readable(self) -> bool:
+        """See RawIOBase."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401 typeshed has no public name for it
+        """Return how many bytes came; raises TimeoutError."""
+        if self._patience is not None and time.monotonic() - self._began > self._patience:
+            raise TimeoutError("what comes has no end")
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        """Let go of the line."""
+        super().close()
+        self._raw.close()
+
+
+class _PacedAnswer(Answer):
+    """An answer that is read at a pace, which is that of `_current`."""
+
+    def __init__(self, line: socket.socket, *options: Any, **named: Any) -> None:  # noqa: ANN401 handed on
+        super().__init__(line, *options, **named)
+        timeout = line.gettimeout()
+        _current.pace = Pace(self.fp.detach(), timeout and 2 * timeout)
+        self.fp = io.BufferedReader(_current.pace)
 
 
 class Connection(HTTPConnection):
-    """A connection that another thread can hang up."""
+    """A connection that another thread can hang up, and that leads no further in than it may."""
 
+    response_class = _PacedAnswer
     _line: object = None
+    #: How far in the server lies; what is behind a proxy is for the proxy to judge.
+    depth = Depth.PUBLIC
+    #: That of the answer.
+    pace: Pace | None = None
+
+    def _new_conn(self) -> socket.socket:
+        line = super()._new_conn()
+        try:
+            if self.proxy is None:
+                self.depth = depth_of(str(line.getpeername()[0]))
+            self._require_reach()
+        except BaseException:
+            line.close()
+            raise
+        return line
+
+    def putrequest(
+        self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False
+    ) -> None:
+        """Begin a request; raises NetworkError if the server lies further in than we may be sent."""
+        self._require_reach()  # for it may be a kept one, which was another hub's to name
+        super().putrequest(method, url, skip_host, skip_accept_encoding)
+
+    def _require_reach(self) -> None:
+        limit: Depth | None = getattr(_current, "limit", None)
+        if limit is not None:
+            refuse_connected(self.host, self.depth, limit)
 
     def connect(self) -> None:
         """Connect, and keep hold of the socket: urllib3 lets go of it when the answer ends the connection."""
@@ -58,7 +132,9 @@ class Connection(HTTPConnection):
         """Wait for the answer's headers, or for the stop signal."""
         cancel: Cancel | None = getattr(_current, "cancel", None)
         with cancel.closing(self.hang_up) if cancel else nullcontext():
-            return super().getresponse()
+            answer = super().getresponse()
+        self.pace = _current.pace
+        return answer
 
     def hang_up(self) -> None:
         """Wake whoever is blocked on the socket."""
@@ -92,8 +168,8 @@ def install(manager: PoolManager) -> PoolManager:
     return manager
 
 
-def new_manager(proxy: str, tls: ssl.SSLContext) -> PoolManager:
-    """Return connections that go through a proxy, or directly if it is ""."""
+def new_manager(proxy: str, tls: ssl.SSLContext, proxy_tls: ssl.SSLContext) -> PoolManager:
+    """Return connections through a proxy, whose own TLS is `proxy_tls`, or direct ones if it is ""."""
     if not proxy:
         return install(PoolManager(POOLS, maxsize=POOL_SIZE, ssl_context=tls))
     user, password = requests.utils.get_auth_from_url(proxy)
@@ -103,7 +179,7 @@ def new_manager(proxy: str, tls: ssl.SSLContext) -> PoolManager:
             proxy,
             POOLS,
             proxy_headers=login,
-            proxy_ssl_context=tls,
+            proxy_ssl_context=proxy_tls,
             maxsize=POOL_SIZE,
             ssl_context=tls,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import translate
 from typing import NamedTuple
@@ -77,8 +78,19 @@ _DANGERS: tuple[tuple[str, Callable[[str, list[str]], bool]], ...] = (
         lambda _, parts: any(len(part.encode()) > LONGEST_NAME for part in parts),
     ),
     ("a path longer than 4096 bytes", lambda path, _: len(path.encode()) > LONGEST_PATH),
-    (f"{OWN_FOLDER} is our own folder", lambda _, parts: parts[0].casefold() == OWN_FOLDER),
+    (f"{OWN_FOLDER} is our own folder", lambda _, parts: _means_own_folder(parts[0])),
 )
+
+
+def _means_own_folder(name: str) -> bool:
+    """Return whether some disk takes a name for that of our own folder.
+
+    Disks ignore case, letters that are not seen (HFS+), and dots, spaces and what is behind a colon at the
+    end (SMB); the last also know a short form.
+    """
+    seen = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
+    plain = unicodedata.normalize("NFKC", seen).casefold().partition(":")[0].rstrip(". ")
+    return plain == OWN_FOLDER or re.fullmatch(r"hf-dow~\d|hf[0-9a-f]{4}~\d", plain) is not None
 
 
 def biggest_first(files: Iterable[RepoFile]) -> list[RepoFile]:
@@ -114,7 +126,8 @@ class Plan:
         self.skipped_count = 0
         #: Accepted files without a hash: only their size can be checked.
         self.unhashed = 0
-        #: Pairs of paths that are one file on a disk that ignores case, as far as they were noticed.
+        #: Pairs of paths that are one file on a disk that ignores case or the form of accents, as far as
+        #: they were noticed.
         self.alike: list[tuple[str, str]] = []
 
     def pages(self, listing: Iterable[Iterable[RepoFile]]) -> Iterator[list[RepoFile]]:
@@ -134,8 +147,10 @@ class Plan:
                 yield accepted
 
     def _is_new(self, file: RepoFile, here: dict[str, set[str]], before: dict[str, set[str]]) -> bool:
-        """Return whether the path is new, and note those that differ in nothing but case."""
+        """Return whether the path is new, and note those that differ in nothing but case or accents' form."""
         folded = file.path.casefold()
+        if not folded.isascii():
+            folded = unicodedata.normalize("NFC", folded)
         kin = before.get(folded, set()) | here.get(folded, set())
         here.setdefault(folded, set()).add(file.path)
         if file.path in kin:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
 import ssl
 import threading
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 import requests.utils
@@ -24,6 +23,8 @@ from distributed_downloader import __version__
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.connection import Connection, listening, network_error, new_manager, proxy_for
 from distributed_downloader.errors import ConfigError, LocalError, NetworkError, RefusedError, ServerError
+from distributed_downloader.reach import Depth, refuse_spelled, spelled_depth
+from distributed_downloader.response import Response, redacted
 
 if TYPE_CHECKING:
     from distributed_downloader.config import HuggingFaceConfig
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
 HUB = "https://huggingface.co"
 #: Redirects to follow in one request.
 MAX_REDIRECTS = 20
-#: Bytes of a JSON answer; a page of 1,000 files has about 300 kB.
-MAX_JSON = 64 << 20
-#: Bytes of an unread body that are cheaper to read than a new connection is to make.
-MAX_DRAIN = 1 << 16
 #: Seconds for a connection to be made.
 CONNECT_TIMEOUT = 10.0
 #: Seconds without a single byte.
@@ -61,12 +58,6 @@ def origin(url: str) -> str:
 def trusted_origins(settings: HuggingFaceConfig) -> frozenset[str]:
     """Return where the token may be sent: the configured endpoint and the hub itself."""
     return frozenset((origin(settings.endpoint), origin(HUB)))
-
-
-def redacted(url: str) -> str:
-    """Return a URL that can be shown: its query may be a signature, its user part a password."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def tls_context(*, verify: bool) -> ssl.SSLContext:
@@ -110,82 +101,6 @@ def _trust_system(context: ssl.SSLContext) -> None:
         context.load_verify_locations(cafile=requests.utils.DEFAULT_CA_BUNDLE_PATH)
 
 
-class Response:
-    """An answer whose body has not been read; a context manager that gives the connection back."""
-
-    def __init__(
-        self,
-        raw: urllib3.BaseHTTPResponse,
-        url: str,
-        hops: list[Mapping[str, str]],
-        *,
-        from_hub: bool,
-        sent_token: bool,
-        cancel: Cancel,
-    ) -> None:
-        self._raw = raw
-        self._cancel = cancel
-        self._stack = ExitStack()
-        connection = raw.connection
-        if isinstance(connection, Connection):
-            self._stack.enter_context(cancel.closing(lambda: self._hang_up(connection)))
-        self.status = raw.status
-        self.headers: Mapping[str, str] = raw.headers
-        #: The address that answered, after redirects; its query may be a signature.
-        self.url = url
-        #: The headers of the redirects on the way here.
-        self.hops = hops
-        #: Whether it came from the hub or the host that was asked, and not from a storage host behind it.
-        self.from_hub = from_hub
-        #: Whether that host was shown the token.
-        self.sent_token = sent_token
-
-    def __enter__(self) -> Response:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def read1(self, size: int) -> bytes:
-        """Return what one receive gives, up to `size` bytes; b"" at the end.
-
-        Raises NetworkError, StalledError (nothing came for the read timeout) or StoppedError.
-        """
-        try:
-            data = self._raw.read1(size)
-        except (HTTPError, OSError) as error:
-            self._cancel.check()
-            raise network_error(error, self.url) from error
-        self._cancel.check()
-        return data
-
-    def json(self) -> Any:  # noqa: ANN401
-        """Return the whole body, parsed; raises ServerError if it is not JSON or far too long."""
-        body = bytearray()
-        while data := self.read1(1 << 16):
-            body += data
-            if len(body) > MAX_JSON:
-                raise ServerError(f"{redacted(self.url)}: the answer is longer than {MAX_JSON >> 20} MiB")
-        try:
-            return json.loads(body)
-        except ValueError as error:
-            raise ServerError(
-                f"{redacted(self.url)}: the answer is not JSON; is a login page or another server in between?"
-            ) from error
-
-    def close(self) -> None:
-        """Give the connection back for the next request, if what is left of the body is short."""
-        with self._stack:
-            left = self._raw.length_remaining
-            if left is not None and left <= MAX_DRAIN and not self._cancel.is_set():
-                self._raw.drain_conn()
-            self._raw.close()
-
-    def _hang_up(self, connection: Connection) -> None:
-        if self._raw.connection is connection:  # and not already another request's
-            connection.hang_up()
-
-
 @dataclass(frozen=True)
 class _Request:
     """What is sent again at each redirect."""
@@ -194,6 +109,7 @@ class _Request:
     headers: Mapping[str, str]
     body: bytes | None
     cancel: Cancel
+    tls: ssl.SSLContext
 
 
 class HttpClient:
@@ -211,9 +127,11 @@ class HttpClient:
         self._allow_downgrade = urlsplit(settings.endpoint).scheme == "http"
         self._timeout = urllib3.Timeout(connect=connect_timeout, read=read_timeout)
         self._lock = threading.Lock()
-        self._tls = tls_context(verify=not settings.disable_ssl_verify)
-        #: Proxy URL, "" for none -> its connections.
-        self._managers: dict[str, urllib3.PoolManager] = {}
+        self._tls = tls_context(verify=True)
+        #: For the hub, and where it sends us, which may be its storage: for no other host, and no proxy.
+        self._hub_tls = tls_context(verify=False) if settings.disable_ssl_verify else self._tls
+        #: Proxy URL, "" for none, and TLS settings -> connections.
+        self._managers: dict[tuple[str, ssl.SSLContext], urllib3.PoolManager] = {}
         #: Origin -> the proxy that the environment names for it.
         self._proxies = {origin(settings.endpoint): _endpoint_proxy(settings.endpoint)}
 
@@ -236,17 +154,20 @@ class HttpClient:
         ServerError (a redirect to no address), RefusedError (to somewhere we do not go), LocalError
         (a proxy of a kind that we cannot use) and StoppedError.
         """
-        request = _Request(method, headers or {}, body, cancel or Cancel())
+        tls = self._hub_tls if self.trusts(url) else self._tls
+        request = _Request(method, headers or {}, body, cancel or Cancel(), tls)
         hops: list[Mapping[str, str]] = []
-        visited, asked = {url}, origin(url)
+        visited, asked, depth = {url}, origin(url), None
         while True:
-            response = self._answer(request, url, hops, asked)
+            response = self._answer(request, url, hops, asked, depth)
+            depth = response.depth
             target = response.headers.get("Location", "")
             if response.status not in _REDIRECTS or not target:
                 return response
             response.close()
             hops.append(response.headers)
-            url = self._next(url, _absolute(url, target))
+            target = _absolute(url, target)
+            url = self._next(url, target, self._limit(target, asked, depth))
             if url in visited or len(hops) > MAX_REDIRECTS:
                 raise NetworkError(f"{redacted(url)}: redirects in a circle; is the endpoint right?")
             visited.add(url)
@@ -256,43 +177,57 @@ class HttpClient:
         for manager in self._managers.values():
             manager.clear()
 
-    def _next(self, url: str, target: str) -> str:
+    def _limit(self, url: str, asked: str, depth: Depth | None) -> Depth:
+        """Return how far in the host of a URL may lie: as far as the hub, which lies where the user likes."""
+        chosen = depth is None or self.trusts(url) or origin(url) == asked
+        return Depth.HERE if chosen else depth or Depth.PUBLIC
+
+    def _next(self, url: str, target: str, limit: Depth) -> str:
         """Return where a redirect leads; raises RefusedError if we do not go there."""
         scheme = urlsplit(target).scheme
         if scheme not in ("http", "https"):
             raise RefusedError(f"{redacted(url)}: redirects to a {scheme}: address; that is not followed")
         if urlsplit(url).scheme == "https" and scheme == "http" and not self._allow_downgrade:
             raise RefusedError(f"{redacted(url)}: redirects from https to http; that is not followed")
+        refuse_spelled(target, limit)
         return target
 
-    def _answer(self, request: _Request, url: str, hops: list[Mapping[str, str]], asked: str) -> Response:
+    def _answer(
+        self, request: _Request, url: str, hops: list[Mapping[str, str]], asked: str, depth: Depth | None
+    ) -> Response:
         trusted = self.trusts(url)
         headers = {**request.headers, **_OURS}
         if trusted and self._token:
             headers["Authorization"] = f"Bearer {self._token}"
+        raw = self._send(request, url, headers, self._limit(url, asked, depth))
         return Response(
-            self._send(request, url, headers),
+            raw,
             url,
             hops,
             from_hub=trusted or origin(url) == asked,
             sent_token=trusted and bool(self._token),
+            depth=_depth(raw, url) if depth is None else depth,
             cancel=request.cancel,
         )
 
-    def _send(self, request: _Request, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+    def _send(
+        self, request: _Request, url: str, headers: dict[str, str], limit: Depth
+    ) -> urllib3.BaseHTTPResponse:
         """Send a request; once more if a kept connection turns out to have been closed by the server."""
         try:
-            return self._send_once(request, url, headers)
+            return self._send_once(request, url, headers, limit)
         except NetworkError as error:
             if not isinstance(error.__cause__, ProtocolError):
                 raise
-        return self._send_once(request, url, headers)
+        return self._send_once(request, url, headers, limit)
 
-    def _send_once(self, request: _Request, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+    def _send_once(
+        self, request: _Request, url: str, headers: dict[str, str], limit: Depth
+    ) -> urllib3.BaseHTTPResponse:
         request.cancel.check()
         try:
-            with listening(request.cancel):
-                return self._manager(url).request(
+            with listening(request.cancel, limit):
+                return self._manager(url, request.tls).request(
                     request.method,
                     url,
                     headers=headers,
@@ -307,16 +242,24 @@ class HttpClient:
             request.cancel.check()
             raise network_error(error, url) from error
 
-    def _manager(self, url: str) -> urllib3.PoolManager:
+    def _manager(self, url: str, tls: ssl.SSLContext) -> urllib3.PoolManager:
         """Return the connections for a URL: direct ones, or its proxy's."""
         where = origin(url)
         proxy = self._proxies.get(where)
         if proxy is None:
             proxy = self._proxies[where] = proxy_for(url)
         with self._lock:
-            if proxy not in self._managers:
-                self._managers[proxy] = new_manager(proxy, self._tls)
-            return self._managers[proxy]
+            if (proxy, tls) not in self._managers:
+                self._managers[proxy, tls] = new_manager(proxy, tls, self._tls)
+            return self._managers[proxy, tls]
+
+
+def _depth(raw: urllib3.BaseHTTPResponse, url: str) -> Depth:
+    """Return how far in the server lies that answered; behind a proxy, only its address tells."""
+    connection = raw.connection
+    if isinstance(connection, Connection) and connection.proxy is None:
+        return connection.depth
+    return spelled_depth(url)
 
 
 def _endpoint_proxy(endpoint: str) -> str:

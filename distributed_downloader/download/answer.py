@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from distributed_downloader.errors import CorruptError, EngineError, RangeError
 from distributed_downloader.models import DownloadTask, RepoFile
-from distributed_downloader.ssl_config import Response
+from distributed_downloader.response import Response
 
 _HTML_NAMES = (".html", ".htm", ".xhtml")
 
@@ -26,9 +26,7 @@ def accept(response: Response, offset: int, file: RepoFile, *, is_part: bool = F
 
     Raises RangeError if it is not what was asked for, CorruptError if it is not the file.
     """
-    encoding = response.headers.get("Content-Encoding", "identity").lower()
-    if encoding not in ("", "identity"):
-        raise CorruptError(f"{file.path}: came compressed ({encoding}), though that was not asked for")
+    refuse_compressed(response.headers, file.path)
     if response.status == 206:
         return _accept_part(response.headers, offset, file)
     if response.status != 200:
@@ -39,21 +37,29 @@ def accept(response: Response, offset: int, file: RepoFile, *, is_part: bool = F
     length = response.headers.get("Content-Length", "")
     if length and length != str(file.size):
         raise CorruptError(
-            f"{file.path}: {length} bytes{_page(response)} were about to come, the hub lists {file.size}"
+            f"{file.path}: {length[:20]!a} bytes{_page(response)} were about to come, "
+            f"the hub lists {file.size}"
         )
     return Body(0, file.size)
 
 
+def refuse_compressed(headers: Mapping[str, str], path: str) -> None:
+    """Raise CorruptError for a body in another form than was asked for."""
+    encoding = headers.get("Content-Encoding", "identity").lower()
+    if encoding not in ("", "identity"):
+        raise CorruptError(f"{path}: came compressed ({encoding[:20]!a}), though that was not asked for")
+
+
 def _accept_part(headers: Mapping[str, str], offset: int, file: RepoFile) -> Body:
     said = headers.get("Content-Range", "")
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", said.strip(), re.ASCII)
+    match = re.fullmatch(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", said.strip(), re.ASCII)
     if not match:
-        raise RangeError(f"{file.path}: a part came that does not say which (Content-Range {said!r})")
+        raise RangeError(f"{file.path}: a part came that does not say which (Content-Range {said[:80]!a})")
     start, end = int(match[1]), int(match[2]) + 1
     if match[3] not in ("*", str(file.size)):
         raise CorruptError(f"{file.path}: is a part of {match[3]} bytes, the hub lists {file.size}")
     if start != offset or not start < end <= file.size:
-        raise RangeError(f"{file.path}: asked for the bytes from {offset} on, got {said!r}")
+        raise RangeError(f"{file.path}: asked for the bytes from {offset} on, got {said[:80]!a}")
     if headers.get("Content-Length", str(end - start)) != str(end - start):
         raise RangeError(f"{file.path}: a part came whose length is not that of {said!r}")
     return Body(start, end)
@@ -65,7 +71,7 @@ def check_commit(response: Response, task: DownloadTask) -> bool:
     for commit in said:
         if commit != task.spec.commit:
             raise CorruptError(
-                f"{task.file.path}: came from commit {commit[:12]}, not from {task.spec.commit[:12]}"
+                f"{task.file.path}: came from commit {commit[:12]!a}, not from {task.spec.commit[:12]}"
             )
     return bool(said)
 

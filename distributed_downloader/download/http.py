@@ -18,7 +18,8 @@ from distributed_downloader.errors import (
     TransferError,
 )
 from distributed_downloader.hub import file_url, problem
-from distributed_downloader.ssl_config import HttpClient, Response
+from distributed_downloader.response import Response
+from distributed_downloader.ssl_config import HttpClient
 
 log = logging.getLogger(__name__)
 

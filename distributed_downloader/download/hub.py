@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,14 +48,13 @@ class HubEngine:
             partial.reset()
         if partial.size == file.size or self._cached(context, partial):
             return
-        staging = partial.staging
-        _remove(staging)  # what a killed process left
+        staging = partial.make_staging()
         try:
             with serving(context):
                 found = self._download(context, staging)
             partial.adopt(found)
         finally:
-            _remove(staging)
+            partial.remove_staging()
         # The library names it after the hub's ETag, which is its hash even where the listing hides that.
         if not partial.proves and (known := with_digest(file, found.name)):
             partial.expect(known)
@@ -107,12 +105,6 @@ class HubEngine:
             partial.reset()
             return False
         return True
-
-
-def _remove(folder: Path) -> None:
-    """Remove a staging folder with all that is in it."""
-    if folder.exists():
-        shutil.rmtree(folder)
 
 
 def _translated(error: Exception, path: str) -> TransferError:

@@ -6,33 +6,41 @@ raises our errors, which pass through the library untouched, for all that `retry
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
+from distributed_downloader.connection import proxy_for
+from distributed_downloader.download.answer import check_commit, refuse_compressed
 from distributed_downloader.download.engine import Context
 from distributed_downloader.download.hub_library import httpx
 from distributed_downloader.download.watch import Patience, Watch
-from distributed_downloader.errors import LocalError, NetworkError, RefusedError
+from distributed_downloader.errors import CorruptError, EngineError, LocalError, NetworkError, RefusedError
 from distributed_downloader.hub import problem
-from distributed_downloader.ssl_config import origin, redacted, tls_context, trusted_origins
+from distributed_downloader.reach import Depth, depth_of, refuse_connected, refuse_spelled, spelled_depth
+from distributed_downloader.response import redacted
+from distributed_downloader.ssl_config import origin, tls_context, trusted_origins
 
 if TYPE_CHECKING:
     from distributed_downloader.config import HuggingFaceConfig
-    from distributed_downloader.ssl_config import Response
+    from distributed_downloader.response import Response
 
 _current = threading.local()
+#: What the library may name a file after.
+_ETAG = re.compile(r"""(?:W/)?"?\w[\w.:+=-]{0,199}"?""", re.ASCII)
 
 
 @contextmanager
 def serving(context: Context) -> Iterator[None]:
     """Let the client's requests in this thread belong to `context`."""
-    _current.context = context
+    _current.context, _current.depth = context, Depth.PUBLIC
     try:
         yield
     finally:
@@ -41,10 +49,11 @@ def serving(context: Context) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What `problem` looks at."""
+    """What `problem` and `check_commit` look at."""
 
     status: int
     headers: Mapping[str, str]
+    hops: list[Mapping[str, str]]
     url: str
     from_hub: bool
     sent_token: bool
@@ -56,10 +65,16 @@ class HubClient(httpx.Client):
     def __init__(self, settings: HuggingFaceConfig) -> None:
         self._trusted = trusted_origins(settings)
         self._allow_downgrade = urlsplit(settings.endpoint).scheme == "http"
-        tls = tls_context(verify=not settings.disable_ssl_verify)
-        hooks = {"request": [self._prepare]}
+        hooks: dict[str, list[Callable[..., Any]]] = {
+            "request": [self._prepare],
+            "response": [self._learn],
+        }
+        options: dict[str, Any] = {"follow_redirects": True, "timeout": None, "event_hooks": hooks}
+        unchecked = settings.disable_ssl_verify
         try:
-            super().__init__(verify=tls, follow_redirects=True, timeout=None, event_hooks=hooks)
+            super().__init__(verify=tls_context(verify=True), **options)
+            #: For the hub, and where it sends us, where the user wants no certificates checked.
+            self._unchecked = httpx.Client(verify=tls_context(verify=False), **options) if unchecked else None
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise LocalError(
                 "huggingface_hub cannot use a proxy that the environment names; "
@@ -82,7 +97,8 @@ class HubClient(httpx.Client):
             raise NetworkError(f"{request.url.host}: {type(error).__name__}: {error}") from error
         if response.status_code >= 400:
             response.close()
-            raise problem(cast("Response", self._answer(response, context)), context.task.file.path)
+            raise problem(self._answer(response, context), context.task.file.path)
+        self._judge(response, context)
         if isinstance(response.stream, httpx.SyncByteStream):
             response.stream = _Stream(response.stream, response, context)
         return response
@@ -90,10 +106,12 @@ class HubClient(httpx.Client):
     def _send(self, request: httpx.Request, context: Context, options: dict[str, Any]) -> httpx.Response:
         """Send; once more if a kept connection turns out to have been closed by the server."""
         context.cancel.check()
+        trusted = self.trusts(context.task.spec.endpoint)
+        send = self._unchecked.send if self._unchecked and trusted else super().send
         with suppress(httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-            return super().send(request, **options)
+            return send(request, **options)
         context.cancel.check()
-        return super().send(request, **options)
+        return send(request, **options)
 
     def close(self) -> None:
         """Do nothing; see `shut_down`."""
@@ -101,10 +119,13 @@ class HubClient(httpx.Client):
     def shut_down(self) -> None:
         """Close all connections."""
         super().close()
+        if self._unchecked:
+            self._unchecked.close()
 
     def _prepare(self, request: httpx.Request) -> None:
         """Called for every request, redirects included."""
         self._refuse_downgrade(request)
+        self._refuse_reach(request)
         request.headers["Accept-Encoding"] = "identity"
         if not self.trusts(str(request.url)):
             request.headers.pop("Authorization", None)
@@ -117,15 +138,51 @@ class HubClient(httpx.Client):
         if urlsplit(endpoint).scheme == "https":
             raise RefusedError(f"{redacted(endpoint)}: redirects from https to http; that is not followed")
 
-    def _answer(self, response: httpx.Response, context: Context) -> _Answer:
+    def _refuse_reach(self, request: httpx.Request) -> None:
+        """Let a request lead no further in than the hub lies, as `connection.py` does."""
+        context: Context | None = getattr(_current, "context", None)
+        url = str(request.url)
+        if context is None or self._chosen(url, context):
+            return
+        refuse_spelled(url, _current.depth)
+        if not proxy_for(url):
+            look = partial(_refuse_connected, request.url.host, _current.depth)
+            request.extensions = {**request.extensions, "trace": look}
+
+    def _learn(self, response: httpx.Response) -> None:
+        """Called for every answer: remember how far in the hub lies."""
+        context: Context | None = getattr(_current, "context", None)
         url = str(response.url)
-        return _Answer(
+        if context is None or not self._chosen(url, context):
+            return
+        line = _socket(response)
+        direct = line is not None and not proxy_for(url)
+        _current.depth = depth_of(line.getpeername()[0]) if line and direct else spelled_depth(url)
+
+    def _chosen(self, url: str, context: Context) -> bool:
+        """Return whether it is the user who chose the host, and not a hub."""
+        return self.trusts(url) or origin(url) == origin(context.task.spec.endpoint)
+
+    def _judge(self, response: httpx.Response, context: Context) -> None:
+        """Raise EngineError or CorruptError for what the library would take, and we do not."""
+        path = context.task.file.path
+        check_commit(self._answer(response, context), context.task)
+        refuse_compressed(response.headers, path)
+        etag = response.headers.get("X-Linked-Etag") or response.headers.get("ETag", "")
+        if response.request.method == "HEAD" and etag and not _ETAG.fullmatch(etag):
+            raise EngineError(f"{path}: the hub's ETag is {etag[:80]!a}, and no file can be named so")
+
+    def _answer(self, response: httpx.Response, context: Context) -> Response:
+        url = str(response.url)
+        answer = _Answer(
             response.status_code,
             response.headers,
+            [earlier.headers for earlier in response.history],
             url,
-            from_hub=self.trusts(url) or origin(url) == origin(context.task.spec.endpoint),
+            from_hub=self._chosen(url, context),
             sent_token="Authorization" in response.request.headers,
         )
+        return cast("Response", answer)
 
 
 class _Stream(httpx.SyncByteStream):
@@ -136,18 +193,20 @@ class _Stream(httpx.SyncByteStream):
         self._context = context
         self._socket = _socket(response)
         part = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
-        self._done = int(part) if part.isdigit() else 0
+        self._done = int(part) if re.fullmatch(r"\d{1,19}", part, re.ASCII) else 0
 
     def __iter__(self) -> Iterator[bytes]:
-        context = self._context
-        watch = Watch(Patience(), context.task.file.path)
+        context, file = self._context, self._context.task.file
+        watch = Watch(Patience(), file.path)
         with context.cancel.closing(self._hang_up):
             started = time.monotonic()
             for data in self._inner:
                 context.cancel.check()
                 watch.saw(len(data), time.monotonic() - started)
                 self._done += len(data)
-                context.progress(min(self._done, context.task.file.size))
+                if self._done > file.size:
+                    raise CorruptError(f"{file.path}: more came than the {file.size} bytes the hub lists")
+                context.progress(self._done)
                 context.throttle.take(len(data), context.cancel)
                 yield data
                 started = time.monotonic()
@@ -160,6 +219,17 @@ class _Stream(httpx.SyncByteStream):
         if self._socket:
             with suppress(OSError):
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+def _refuse_connected(host: str, limit: Depth, event: str, info: Mapping[str, Any]) -> None:
+    """Called by httpx for all it does: hang up on a server that lies too far in, before a word is said."""
+    if event == "connection.connect_tcp.complete":
+        stream = info["return_value"]
+        try:
+            refuse_connected(host, depth_of(stream.get_extra_info("server_addr")[0]), limit)
+        except NetworkError:
+            stream.close()
+            raise
 
 
 def _socket(response: httpx.Response) -> socket.socket | None:

@@ -89,17 +89,23 @@ class Readings:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._readings: dict[tuple[int, int], Reading] = {}
+        self._readings: dict[tuple[int, int, str, str], Reading] = {}
 
-    def begin(self, job: int, seal: int, reading: Reading) -> Reading:
-        """Keep a reading until its seal takes it, or it is forgotten."""
+    def begin(self, task: DownloadTask, reading: Reading) -> Reading:
+        """Keep a reading of the file of a part until its seal takes it, or it is forgotten."""
         with self._lock:
-            return self._readings.setdefault((job, seal), reading)
+            return self._readings.setdefault(_seal_of(task), reading)
 
-    def take(self, job: int, seal: int) -> Reading | None:
-        """Return what was read ahead, which is the caller's from now on."""
+    def take(self, task: DownloadTask) -> Reading | None:
+        """Return what was read ahead for the file of a part or seal, which is the caller's from now on."""
         with self._lock:
-            return self._readings.pop((job, seal), None)
+            return self._readings.pop(_seal_of(task), None)
+
+
+def _seal_of(task: DownloadTask) -> tuple[int, int, str, str]:
+    """Name a seal. Not by numbers alone: a Redis that lost its data may give them to another file."""
+    seal = task.about.part.seal if task.about.part else task.token.task
+    return task.token.job, seal, task.spec.commit, task.file.path
 
 
 class Seal:

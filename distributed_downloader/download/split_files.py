@@ -68,14 +68,11 @@ class SplitFiles:
 
     def reading(self, task: DownloadTask) -> Reading:
         """Return the reader of the file that a part belongs to; its seal here goes on from what it read."""
-        part = task.about.part
-        assert part is not None
-        reading = Reading(self._file(task, Cancel()), task.file)
-        return self._readings.begin(task.token.job, part.seal, reading)
+        return self._readings.begin(task, Reading(self._file(task, Cancel()), task.file))
 
     def forget(self, task: DownloadTask) -> None:
         """Drop what was read ahead of the file that a part belongs to."""
-        if task.about.part and (reading := self._readings.take(task.token.job, task.about.part.seal)):
+        if reading := self._readings.take(task):
             reading.close()
 
     def seal(self, task: DownloadTask, cancel: Cancel, progress: Progress, hold: Hold) -> bool:
@@ -84,7 +81,7 @@ class SplitFiles:
         Raises TransferError.
         """
         split = self._file(task, cancel)
-        reading = self._readings.take(task.token.job, task.token.task) or Reading(split, task.file)
+        reading = self._readings.take(task) or Reading(split, task.file)
 
         def fetch(part: Part) -> None:
             self._fetch(task, part, cancel, lambda _: None, hold)

@@ -13,7 +13,8 @@ from distributed_downloader.errors import HubUnavailableError, RateLimitError, T
 from distributed_downloader.hub.problems import existence, problem
 
 if TYPE_CHECKING:
-    from distributed_downloader.ssl_config import HttpClient, Response
+    from distributed_downloader.response import Response
+    from distributed_downloader.ssl_config import HttpClient
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from typing import Annotated, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
@@ -14,7 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from requests.utils import parse_header_links
 
-from distributed_downloader.errors import ServerError
+from distributed_downloader.errors import RefusedError, ServerError
 from distributed_downloader.hub.api import HubApi
 from distributed_downloader.models import RepoFile, RepoType
 
@@ -26,6 +27,9 @@ PATHS_PER_REQUEST = 1000
 FULL_PAGE = 1000
 #: Bytes; far above what the hub stores (500 GB), and so low that sums in Redis stay exact.
 LARGEST_FILE = 2**50
+#: Entries of the longest listing that is read, and bytes of their names: a hub that lists for ever must
+#: fill neither our memory nor Redis. A page counts as ten entries at least.
+MOST_ENTRIES, MOST_NAMES = 10_000_000, 2 << 30
 
 T = TypeVar("T")
 Size = Annotated[int, Field(strict=True, ge=0, le=LARGEST_FILE)]
@@ -93,7 +97,8 @@ class Lister:
     def pages(self) -> Generator[list[RepoFile], None, None]:
         """Yield the files in the hub's order, page by page; the next page is fetched meanwhile.
 
-        Raises ServerError for an answer that is no listing, and whatever `HubApi.call` raises.
+        Raises ServerError for an answer that is no listing, RefusedError for one that is too long, and
+        whatever `HubApi.call` raises.
         """
         with ThreadPoolExecutor(1, "lister") as pool:
             pages = self._all_pages()
@@ -123,11 +128,14 @@ class Lister:
 
     def _tree(self) -> Iterator[list[_Entry]]:
         query: str | None = "recursive=true&expand=false"
+        length = _Length(self._what)
         while query is not None:
             answer = self._api.call(
                 f"{self._repo}/tree/{self._commit}?{query}", self._what, cancel=self._cancel
             )
-            yield self._parse(_ENTRIES, answer.data)
+            entries = self._parse(_ENTRIES, answer.data)
+            length.add(entries)
+            yield entries
             query = _next_query(answer.headers.get("Link", ""))
 
     def _without_tree(self, seen: set[bytes]) -> Iterator[list[RepoFile]]:
@@ -196,8 +204,27 @@ def _next_query(link: str) -> str | None:
     """
     for part in parse_header_links(link) if link else ():
         if part.get("rel") == "next":
-            return urlsplit(part["url"]).query or None
+            with suppress(ValueError):  # it is no address
+                return urlsplit(part["url"]).query or None
     return None
+
+
+class _Length:
+    """How long a listing is by now."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._entries = self._names = 0
+
+    def add(self, entries: Sequence[_Entry]) -> None:
+        """Count a page; raises RefusedError."""
+        self._entries += max(len(entries), 10)
+        self._names += sum(len(entry.path.encode()) for entry in entries)
+        if self._entries > MOST_ENTRIES or self._names > MOST_NAMES:
+            raise RefusedError(
+                f"{self._what} has more than {MOST_ENTRIES:,} entries, or {MOST_NAMES:,} bytes of names, "
+                "and is read no further; is --endpoint a hub?"
+            )
 
 
 def _digest(entries: Sequence[_Entry]) -> bytes:

@@ -21,7 +21,7 @@ from distributed_downloader.errors import (
 )
 
 if TYPE_CHECKING:
-    from distributed_downloader.ssl_config import Response
+    from distributed_downloader.response import Response
 
 #: Seconds to pause when a server says "too many requests" without saying for how long.
 DEFAULT_PAUSE = 10.0
@@ -86,11 +86,11 @@ def _retry_after(value: str) -> float:
         return float(value)
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=timezone.utc)
+        return (date - datetime.now(timezone.utc)).total_seconds()
+    except (ValueError, OverflowError, TypeError, IndexError):  # all of these, for what is no date
         return DEFAULT_PAUSE
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=timezone.utc)
-    return (date - datetime.now(timezone.utc)).total_seconds()
 
 
 def _unauthorized(response: Response, what: str) -> TransferError:

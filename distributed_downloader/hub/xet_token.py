@@ -11,8 +11,10 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 
+from distributed_downloader.connection import proxy_for
 from distributed_downloader.errors import EngineError, NotFoundError, RefusedError, ServerError
 from distributed_downloader.hub.problems import problem
+from distributed_downloader.reach import Depth, refuse_connected, refuse_spelled, resolved_depth
 
 if TYPE_CHECKING:
     from distributed_downloader.cancel import Cancel
@@ -118,7 +120,7 @@ class XetTokens:
             access = XetAccess.model_validate(answer)
         except ValidationError:  # not its cause: it shows the token
             raise ServerError(f"{what}: {spec.endpoint} answers with something that is no token") from None
-        _check_address(access.url, spec)
+        _check_address(access.url, spec, response.depth)
         return access
 
 
@@ -131,10 +133,21 @@ def _fresh(access: XetAccess) -> bool:
     return access.expires - time.time() > MARGIN
 
 
-def _check_address(url: str, spec: JobSpec) -> None:
-    """Raise RefusedError unless it leads to a server, and over TLS if the hub is asked over TLS."""
-    scheme = urlsplit(url).scheme
+def _check_address(url: str, spec: JobSpec, limit: Depth) -> None:
+    """Raise RefusedError unless it leads to a server, and over TLS if the hub is asked over TLS.
+
+    Raises NetworkError if its name leads further in than the hub lies: hf_xet would look at no address.
+    """
+    try:
+        scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
+    except ValueError:
+        scheme, host = "", None
     if scheme not in ("http", "https"):
         raise RefusedError(f"{spec.endpoint}: its Xet storage has a {scheme}: address; that is not followed")
     if scheme == "http" and urlsplit(spec.endpoint).scheme == "https":
         raise RefusedError(f"{spec.endpoint}: its Xet storage is not on https; that is not followed")
+    if not host:
+        raise RefusedError(f"{spec.endpoint}: its Xet storage has no address; that is not followed")
+    refuse_spelled(url, limit)
+    if not proxy_for(url):
+        refuse_connected(host, resolved_depth(url), limit)

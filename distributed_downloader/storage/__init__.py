@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.errors import ConflictError, CorruptError, RefusedError
 from distributed_downloader.models import JobSpec, RepoFile
-from distributed_downloader.storage.disk import disk, open_folder
+from distributed_downloader.storage.disk import disk, open_folder, remove_tree
 from distributed_downloader.storage.partial import Partial, host_tag, is_held, is_taken
 from distributed_downloader.storage.place import STATE, claim_marker, is_unclaimed, read_marker
 from distributed_downloader.storage.room import Room
@@ -94,6 +93,15 @@ class RepoFolder:
                 os.close(fd)
         return _is_right(hasher) and (hasher.proves or file.size == 0)
 
+    def holds(self, file: RepoFile) -> bool:
+        """Return whether there is a file of that name, right or wrong."""
+        target = self._target(file)
+        with disk(target.path):
+            fd = _open_published(self._root, target.parents, target.name)
+        if fd is not None:
+            os.close(fd)
+        return fd is not None
+
     @contextmanager
     def partial(self, file: RepoFile, cancel: Cancel) -> Iterator[Partial]:
         """Yield the file's partial; raises RefusedError early if the file could not be published."""
@@ -127,46 +135,41 @@ def sweep(output_dir: Path, *, older_than: float = KEEP_PARTIAL) -> int:
 
 
 def _sweep_folder(root: Path, parts: list[str], deadline: float, doomed: Callable[[str], bool]) -> int:
-    folder = root.joinpath(*parts)
-    # Opened to see that no link leads there, for what follows goes by path.
     inner = [part.encode() for part in parts]
-    with disk(folder), suppress(FileNotFoundError), open_folder(root, inner, create=False):
-        return sum(_sweep_one(path, deadline) for path in folder.iterdir() if doomed(path.name))
+    where = root.joinpath(*parts)
+    with disk(where), suppress(FileNotFoundError), open_folder(root, inner, create=False) as folder:
+        found = os.listdir(folder)  # noqa: PTH208 - a descriptor
+        return sum(_sweep_one(folder, name, deadline) for name in found if doomed(name))
     return 0
 
 
-def _sweep_one(path: Path, deadline: float) -> bool:
+def _sweep_one(folder: int, name: str, deadline: float) -> bool:
     """Remove what is stale; False if it stays, or another machine's sweep was faster."""
     with suppress(FileNotFoundError):
-        if _is_stale(path, deadline):
-            _discard(path)
+        if _is_stale(folder, name, deadline):
+            remove_tree(folder, name)
             return True
     return False
 
 
-def _is_stale(path: Path, deadline: float) -> bool:
-    info = path.lstat()
+def _is_stale(folder: int, name: str, deadline: float) -> bool:
+    info = os.stat(name, dir_fd=folder, follow_symlinks=False)
     if info.st_uid != os.geteuid() or info.st_mtime > deadline:
         return False
-    if path.suffix == ".staging":
-        return not path.with_suffix("").exists()
-    if path.suffix in _TWINS:
-        return not _is_newer(path.with_suffix(_TWINS[path.suffix]), deadline)
-    return stat.S_ISREG(info.st_mode) and not is_held(path)
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a name, and no path
+    if suffix == ".staging":
+        return _age(folder, stem) is None
+    if suffix in _TWINS:
+        return (_age(folder, stem + _TWINS[suffix]) or 0) <= deadline
+    return stat.S_ISREG(info.st_mode) and not is_held(folder, name)
 
 
-def _is_newer(path: Path, deadline: float) -> bool:
+def _age(folder: int, name: str) -> float | None:
+    """Return the Unix time of what has a name, None if nothing has."""
     try:
-        return path.lstat().st_mtime > deadline
+        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
     except FileNotFoundError:
-        return False
-
-
-def _discard(path: Path) -> None:
-    if stat.S_ISDIR(path.lstat().st_mode):
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+        return None
 
 
 def _open_published(root: Path, parents: list[bytes], name: bytes) -> int | None:

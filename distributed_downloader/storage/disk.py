@@ -136,6 +136,23 @@ def sync_folder(fd: int) -> None:
             raise
 
 
+def remove_tree(folder: int, name: str) -> None:
+    """Remove `name` from an open folder, with all that is in it; no link is followed. Raises OSError."""
+    try:
+        inner = os.open(name, _INTO, dir_fd=folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise
+        os.unlink(name, dir_fd=folder)
+        return
+    try:
+        for child in os.listdir(inner):  # noqa: PTH208 - a descriptor
+            remove_tree(inner, child)
+    finally:
+        os.close(inner)
+    os.rmdir(name, dir_fd=folder)
+
+
 def refuse_other(fd: int, name: bytes, path: Path, kind: int) -> None:
     """Raise RefusedError if `name` exists and is something else than `kind` (S_IFREG or S_IFDIR)."""
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.errors import PlaceError, PlaceUnseenError, RefusedError
+from distributed_downloader.errors import MissingError, PlaceUnseenError, RefusedError
 from distributed_downloader.models import JobSpec, RepoFile
 from distributed_downloader.nas_names import namesakes, nas_parts
 from distributed_downloader.storage.copying import (
@@ -110,8 +110,9 @@ class NasFolder:
         `suspect` the source is proved before anything is copied. `progress` is told the bytes copied, also
         while none are but some are read.
 
-        Raises CorruptError if the source is damaged, PlaceError and RefusedError for what is wrong with this
-        one file, PlaceUnseenError if the NAS is not there, LocalError for other troubles of the NAS.
+        Raises CorruptError if the source is damaged, MissingError if it is gone, PlaceError and RefusedError
+        for what is wrong with this one file, PlaceUnseenError if the NAS is not there, LocalError for other
+        troubles of the NAS.
         """
         mine = Target(source, self._spec, file)
         copying = Copying(file, mine.path, self.path_of(file), cancel, progress)
@@ -125,7 +126,7 @@ class NasFolder:
             if there and self._is_there(nas, copying):
                 return Delivery(copied=False, source=keep)
             if found is None or local is None:
-                raise PlaceError(f"{mine.path} is not there any more, and not on the NAS")
+                raise MissingError(f"{mine.path} is not there any more, and not on the NAS")
             if found.st_size != file.size:
                 raise damaged(mine.path, f"it has {found.st_size:,} bytes, the hub lists {file.size:,}")
             if suspect:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.models import RepoFile
-from distributed_downloader.storage.disk import disk
+from distributed_downloader.storage.disk import disk, remove_tree
+from distributed_downloader.storage.sink import require_name
 from distributed_downloader.storage.target import Target
 from distributed_downloader.verify import READ_SIZE, Hasher, feed
 
@@ -80,8 +81,20 @@ class Partial:
 
     @property
     def staging(self) -> Path:
-        """A folder beside the partial that only its holder uses; it is not made here."""
+        """A folder beside the partial that only its holder uses; see `make_staging`."""
         return self._path.with_name(f"{self._name}.staging")
+
+    def make_staging(self) -> Path:
+        """Make the staging folder, empty and closed to others."""
+        self.remove_staging()
+        with disk(self.staging):
+            os.mkdir(self.staging.name, 0o700, dir_fd=self._folder)
+        return self.staging
+
+    def remove_staging(self) -> None:
+        """Remove the staging folder with all that is in it, if it is there."""
+        with disk(self.staging), suppress(FileNotFoundError):
+            remove_tree(self._folder, self.staging.name)
 
     def write(self, data: bytes) -> None:
         """Append `data`."""
@@ -130,7 +143,12 @@ class Partial:
         self._hasher.check()
 
     def publish(self, target: Target) -> None:
-        """Put the file under its final name; raises RefusedError if a link or a folder is in the way."""
+        """Put the file under its final name; raises RefusedError if a link or a folder is in the way.
+
+        Raises TransientError if something else has the partial's name by now.
+        """
+        with disk(self._path):
+            require_name(self._fd, self._folder, self._path.with_name(self._name))
         target.publish(self._fd, self._folder, self._name)
 
     def close(self) -> None:
@@ -210,9 +228,9 @@ def _lock(fd: int) -> bool:
     return True
 
 
-def is_held(path: Path) -> bool:
-    """Return whether somebody is writing the partial at `path`; on a disk without locks nobody can tell."""
-    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+def is_held(folder: int, name: str) -> bool:
+    """Return whether somebody is writing a partial; on a disk without locks nobody can tell."""
+    fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
         return is_taken(fd)
     finally:

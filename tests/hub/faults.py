@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tests.hub.faulty import FaultyHub
 
 CONTENT = ("cdn", "cache")
+#: Seconds that a client gets to take the bytes before a reset.
+_TAKE_SECONDS = 5.0
 ERROR_PAGE = b"<!DOCTYPE html><html><body><h1>Gateway says no</h1></body></html>"
 Chunks = Iterator[bytes]
 
@@ -69,8 +71,14 @@ class FaultyReply(Reply):
 
 
 def _reset(connection: socket.socket) -> None:
-    """Send a RST, but only after the client's kernel has all bytes, so that each run is the same."""
+    """Send a RST, but only after the client's kernel has all bytes, so that each run is the same.
+
+    A client that has died, or is frozen, takes no more of them.
+    """
+    deadline = time.monotonic() + _TAKE_SECONDS
     while struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, b"\0" * 4))[0]:
+        if time.monotonic() > deadline:
+            break
         time.sleep(0.001)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     os.close(connection.detach())
@@ -178,20 +186,24 @@ class Hang(Stall):
 
 @dataclass(frozen=True)
 class Drip(Fault):
-    """Send `size` bytes, pause for `pause` seconds, and so on."""
+    """Send `size` bytes, pause for `pause` seconds, and so on until `release` is set."""
 
     size: int = 1
     pause: float = 0.05
+    release: threading.Event = field(default_factory=threading.Event, compare=False)
 
     def answer(self, hub: FaultyHub, request: Request, reply: FaultyReply) -> FaultyReply:
         def stage(chunks: Chunks) -> Chunks:
             for chunk in chunks:
                 for start in range(0, len(chunk), self.size):
                     yield chunk[start : start + self.size]
-                    hub.closing.wait(self.pause)
+                    self.release.wait(self.pause)
 
         reply.stages.append(stage)
         return reply
+
+    def let_go(self) -> None:
+        self.release.set()
 
 
 @dataclass(frozen=True)

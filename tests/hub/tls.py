@@ -36,6 +36,13 @@ class Certificate:
         context.load_cert_chain(self.cert, self.key)
         return context
 
+    def demanding(self, client: Certificate) -> ssl.SSLContext:
+        """Return the same, for a server that wants to see the client's certificate."""
+        context = self.server()
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(client.cert)
+        return context
+
 
 def self_signed(folder: Path, names: tuple[str, ...] = ("localhost", "127.0.0.1")) -> Certificate:
     """Write a new key and a certificate for these names that is valid for a day on either side of now."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from distributed_downloader import ssl_config
+from distributed_downloader import response as response_module
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.config import HuggingFaceConfig
 from distributed_downloader.connection import Connection
@@ -25,7 +25,8 @@ from distributed_downloader.errors import (
     StoppedError,
     TransferError,
 )
-from distributed_downloader.ssl_config import HttpClient, origin, redacted, tls_context
+from distributed_downloader.response import redacted
+from distributed_downloader.ssl_config import HttpClient, origin, tls_context
 from tests.hub.proxy import ForwardProxy
 from tests.hub.tls import Certificate, self_signed
 from tests.net.kit import LONG, RawServer, Say, in_thread, reply
@@ -271,12 +272,14 @@ def test_a_target_that_is_no_address(target: str) -> None:
         assert "secret" not in str(caught.value)
 
 
-def test_who_chose_http_may_be_led_from_https_to_http(certificate: Certificate) -> None:
+def test_who_chose_http_may_be_led_from_https_to_http(
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.cert))
     with RawServer(reply(b"x")) as plain:
         away = reply(status="302 Found", Location=plain.url)
         with RawServer(away, tls=certificate.server()) as server:
-            http = client("http://mirror.lan", disable_ssl_verify=True)
-            assert get(http, server.url) == b"x"
+            assert get(client("http://mirror.lan"), server.url) == b"x"
 
 
 # -- connections ----------------------------------------------------------------------------------
@@ -413,7 +416,7 @@ def test_what_is_not_json(body: bytes) -> None:
 
 
 def test_json_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ssl_config, "MAX_JSON", 1000)
+    monkeypatch.setattr(response_module, "MAX_JSON", 1000)
     with RawServer(reply(b" " * 100_000)) as server, client(server.url).open("GET", server.url) as got:
         with pytest.raises(ServerError, match="longer"):
             got.json()
@@ -619,7 +622,7 @@ def test_a_redirect_leaves_the_proxy_where_no_proxy_says_so(monkeypatch: pytest.
             proxy.hosts["hub.test:80"] = ("127.0.0.1", int(server.url.rpartition(":")[2]))
             monkeypatch.setenv("HTTP_PROXY", proxy.url)
             monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-            assert get(client("http://hub.test"), "http://hub.test/") == b"x"
+            assert get(client(lan.url), "http://hub.test/") == b"x"
         assert proxy.targets() == ["http://hub.test/"]
 
 

@@ -459,12 +459,14 @@ def test_a_redirect_from_https_to_http_is_refused(secure: Bench) -> None:
     assert "signature" not in str(fetched.error)
 
 
-def test_who_chose_http_may_be_led_from_https_to_http(secure: Bench) -> None:
+def test_who_chose_http_may_be_led_from_https_to_http(
+    secure: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
     answer = reply(secure.content("other.bin"), X_Repo_Commit=secure.spec().commit, ETag='"x"')
     with RawServer(Say(answer, "close")) as plain:
         secure.hub.on(Redirect(f"{plain.url}/x"), file="other.bin", times=None)
-        settings = {"disable_ssl_verify": True, "endpoint": "http://mirror.lan"}
-        assert fetch(secure, "other.bin", **settings).error is None
+        assert fetch(secure, "other.bin", endpoint="http://mirror.lan").error is None
 
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])

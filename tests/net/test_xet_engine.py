@@ -613,3 +613,17 @@ def test_only_the_bad_value_is_forgotten() -> None:
 
 def _fail() -> int:
     raise NetworkError("no")
+
+
+# -- lies about sizes -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("declared", [0, 1, SIZE - 1, SIZE + 1, 10 * SIZE, 2**50])
+def test_no_more_is_written_than_the_listing_says(bench: Bench, declared: int) -> None:
+    """The storage has SIZE bytes, whatever the listing says."""
+    file = bench.file("big.bin").model_copy(update={"size": declared})
+    sink = RangeSink(0, min(declared, 2 * SIZE))  # which asserts that nothing comes beyond
+    about = bench.fetch_part(file, sink, engine=engine(bench)) if declared else None
+    assert len(sink.content) <= min(declared, SIZE)
+    assert bench.content("big.bin").startswith(bytes(sink.content))
+    assert about is None or about.error is None or isinstance(about.error, TransferError)

@@ -11,7 +11,8 @@ from urllib3 import HTTPHeaderDict
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.hub import Hub, Patience
 from distributed_downloader.hub.api import HubApi
-from distributed_downloader.ssl_config import HttpClient, Response
+from distributed_downloader.response import Response
+from distributed_downloader.ssl_config import HttpClient
 
 ENDPOINT = "https://hub.test"
 COMMIT = "c0ffee" + "0" * 34
@@ -21,7 +22,7 @@ HASTY = Patience(faults=0.004, asked=100, first=0.001, longest=0.001)
 
 @dataclass
 class FakeResponse:
-    """What a server says; used in place of `ssl_config.Response`."""
+    """What a server says; used in place of `response.Response`."""
 
     status: int = 200
     data: Any = None

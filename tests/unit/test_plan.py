@@ -230,7 +230,12 @@ def test_files_without_a_hash_are_counted() -> None:
 # -- flat names ---------------------------------------------------------------------------------------
 
 FLAT = JobSpec(
-    repo_type=RepoType.MODEL, repo_id="org/name", revision="main", commit="c" * 40, endpoint="x", flat=True
+    repo_type=RepoType.MODEL,
+    repo_id="org/name",
+    revision="main",
+    commit="c" * 40,
+    endpoint="http://x",
+    flat=True,
 )
 
 

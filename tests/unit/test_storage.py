@@ -646,15 +646,15 @@ def test_adopt_moves_a_file_in(root: Path, folder: RepoFolder) -> None:
     with folder.partial(file(), Cancel()) as partial:
         partial.write(b"an unfinished try")
         assert partial.staging.parent == root / ".hf-downloader" / "partial"
-        partial.staging.mkdir()
+        partial.make_staging()
         done = partial.staging / "done"
         done.write_bytes(CONTENT)
         partial.adopt(done)
         assert not done.exists()
         assert partial.size == len(CONTENT)
         partial.check()
-        partial.staging.rmdir()
-        assert is_held(state(root)[0])
+        partial.remove_staging()
+        assert held(state(root)[0])
         folder.publish(partial, file())
     assert folder.has(file(), Cancel())
 
@@ -840,7 +840,7 @@ def test_the_hash_covers_what_was_written_before_the_disk_was_full(
 
 
 def test_too_little_room_is_said_before_the_download(folder: RepoFolder) -> None:
-    huge = RepoFile(path="huge", size=1 << 60)
+    huge = RepoFile(path="huge", size=1 << 52)
     with pytest.raises(LocalError, match=r"are needed and .* are free"), folder.partial(huge, Cancel()):
         pytest.fail("nothing may be fetched")
 
@@ -855,7 +855,7 @@ def test_no_descriptor_is_left_open(folder: RepoFolder, monkeypatch: pytest.Monk
         put(folder, file("a/b"))
     with failing(monkeypatch, "pread", errno.EIO), pytest.raises(LocalError):
         folder.has(file("a/b/c"), Cancel())
-    with pytest.raises(LocalError), folder.partial(RepoFile(path="huge", size=1 << 60), Cancel()):
+    with pytest.raises(LocalError), folder.partial(RepoFile(path="huge", size=1 << 52), Cancel()):
         pass
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
@@ -917,6 +917,14 @@ def test_two_may_make_the_same_folder(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 # -- leftovers ------------------------------------------------------------------------------------
+
+
+def held(path: Path) -> bool:
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        return is_held(folder, path.name)
+    finally:
+        os.close(folder)
 
 
 def age(path: Path) -> None:
@@ -1036,4 +1044,4 @@ def test_a_partial_is_closed_once(root: Path, folder: RepoFolder) -> None:
     with folder.partial(file(), Cancel()) as partial:
         assert isinstance(partial, Partial)
         partial.write(b"x")
-    assert not is_held(state(root)[0])
+    assert not held(state(root)[0])
