@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,7 +15,21 @@ import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
+from distributed_downloader.config.sentinels import (
+    SentinelUrl,
+    is_sentinel_url,
+    parse_sentinel_url,
+    sentinel_addresses,
+)
 from distributed_downloader.errors import ConfigError, RedisUnavailableError
+from distributed_downloader.redis_greeting import BrokenOffError, greet
+from distributed_downloader.redis_mend import MendingRedis
+from distributed_downloader.redis_sentinel import (
+    MasterUnknownError,
+    Sentinels,
+    leave_the_demoted,
+    sentinel_pool,
+)
 
 if TYPE_CHECKING:
     from distributed_downloader.config import RedisConfig
@@ -41,15 +56,38 @@ _LUA = Path(__file__).parent / "lua"
 _ADVICE: Mapping[str, str] = {
     "NOAUTH": "wants a login: set [redis] username and password (REDIS_USERNAME, REDIS_PASSWORD)",
     "WRONGPASS": "refuses the login: check [redis] username and password (REDIS_USERNAME, REDIS_PASSWORD)",
-    "NOPERM": "forbids this user a command or key; docs/queue.md has the ACL rule that is needed",
+    "NOPERM": "forbids this user a command or key; docs/operations.md has the ACL rule that is needed",
     "OOM": "is full: raise its maxmemory",
-    "READONLY": "is a read-only replica: set [redis] host or url to the primary",
+    "READONLY": "is a read-only replica, if only for the moment: [redis] host or url must name the primary",
+    "NOREPLICAS": "takes nothing while it has too few replicas (min-replicas-to-write): start them",
     "MISCONF": "cannot write to its own disk; its log says why",
     "LOADING": "is still loading its data; try again shortly",
     "BUSY": "is busy with somebody's script; try again shortly",
     "MOVED": "is a cluster, and another node has our keys: set [redis] host to that node",
 }
-_CODE = re.compile(rf"(?:^|-)({'|'.join(_ADVICE)})\b")
+_CODE = re.compile(rf"(?:^|-|because of: )({'|'.join(_ADVICE)})\b")
+_CODES: Mapping[type[redis.RedisError], str] = {
+    redis.AuthenticationError: "WRONGPASS",
+    redis.exceptions.NoPermissionError: "NOPERM",
+    redis.exceptions.OutOfMemoryError: "OOM",
+    redis.ReadOnlyError: "READONLY",
+    redis.BusyLoadingError: "LOADING",
+    redis.exceptions.MovedError: "MOVED",
+}
+#: What a failed handshake says, and what to do about it.
+_TLS_ADVICE: Mapping[re.Pattern[str], str] = {
+    re.compile("CERTIFICATE_VERIFY_FAILED"): "has a certificate that we cannot check: "
+    "set [redis] ca_certs to its authority",
+    re.compile("WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE"): "does not speak TLS: is that its TLS port, "
+    "and is [redis] tls or rediss:// meant?",
+}
+_KIND_ADVICE: Mapping[type[redis.RedisError], str] = {
+    BrokenOffError: "ends TLS at once: if it wants a certificate of ours that it trusts, "
+    "set [redis] client_cert and client_key",
+    redis.InvalidResponse: "does not speak Redis: is something else on that port, or is [redis] tls meant?",
+    redis.TimeoutError: "does not answer in time: is it overloaded, a firewall between, or TLS on one side?",
+    redis.ConnectionError: "cannot be reached: is it running, and are [redis] host, port, tls or url right?",
+}
 
 
 def connect(config: RedisConfig) -> redis.Redis:
@@ -60,18 +98,24 @@ def connect(config: RedisConfig) -> redis.Redis:
         "retry": retry,
         "retry_on_error": [redis.ConnectionError, redis.TimeoutError],  # the default only since redis-py 6
     }
-    pool = _pool(config, options)
-    return redis.Redis(connection_pool=pool)
+    return _closing(MendingRedis(connection_pool=_pool(config, options)))
 
 
 def connect_to_block(config: RedisConfig, seconds: float) -> redis.Redis:
     """Return a client of one connection for a command that blocks; never sends anything twice."""
     pool = _pool(config, {"socket_timeout": seconds, "retry": Retry(NoBackoff(), 0)})
-    return redis.Redis(connection_pool=pool, single_connection_client=True)
+    return _closing(MendingRedis(connection_pool=pool, single_connection_client=True))
 
 
-def _pool(config: RedisConfig, options: dict[str, object]) -> redis.ConnectionPool:
-    url = config.url.get_secret_value() or _url(config)
+def _closing(client: redis.Redis) -> redis.Redis:
+    """Let a client close its connections when it is closed, and not when they are forgotten."""
+    client.auto_close_connection_pool = True
+    return client
+
+
+def _pool(config: RedisConfig, options: dict[str, Any]) -> redis.ConnectionPool:
+    url = config.url.get_secret_value()
+    said = parse_sentinel_url(url) if is_sentinel_url(url) else None
     options |= {
         "decode_responses": True,
         "encoding_errors": "surrogateescape",  # bytes that are no text come back as they were
@@ -81,15 +125,61 @@ def _pool(config: RedisConfig, options: dict[str, object]) -> redis.ConnectionPo
         "password": config.password.get_secret_value() or None,
         "db": config.db,
     }
+    if said or config.sentinels:
+        return _pool_of_sentinels(config, said, options)
+    return _pool_of_address(config, url or _url(config), options)
+
+
+def _pool_of_address(config: RedisConfig, url: str, options: dict[str, Any]) -> redis.ConnectionPool:
     if not url.startswith("unix:"):
-        options |= {"socket_keepalive": True, "socket_keepalive_options": _keepalive()}
+        options |= _keepalive()
     if url.startswith("rediss:"):
-        options |= {"ssl_ca_certs": config.ca_certs or None, "ssl_check_hostname": True}
+        options |= _tls(config) | {"redis_connect_func": greet}
     try:
-        return redis.ConnectionPool.from_url(url, **options)
+        pool = redis.ConnectionPool.from_url(url, **options)
     except ValueError:
         # The text of that error may repeat the URL, and the URL may hold a password.
         raise ConfigError("[redis] url: must be like redis://host:6379/0 or unix:///path?db=0") from None
+    leave_the_demoted(pool)
+    return pool
+
+
+def _pool_of_sentinels(
+    config: RedisConfig, said: SentinelUrl | None, options: dict[str, Any]
+) -> redis.ConnectionPool:
+    addresses = sentinel_addresses(said.sentinels if said else config.sentinels)
+    tls = _tls(config) if (said.tls if said else config.tls) else {}
+    login = {
+        "username": config.sentinel_username or None,
+        "password": config.sentinel_password.get_secret_value() or None,
+    }
+    sentinels = Sentinels(addresses, said.service if said else config.service, tls | login)
+    if said:
+        told = {"username": said.username, "password": said.password, "db": said.db}
+        options |= {key: value for key, value in told.items() if value not in ("", None)}
+    return sentinel_pool(sentinels, options | tls | _keepalive())
+
+
+def _tls(config: RedisConfig) -> dict[str, Any]:
+    """Return the options of TLS; raises ConfigError for files that will not do."""
+    cert, key = config.client_cert, config.client_key or None
+    try:
+        context = ssl.create_default_context(cafile=config.ca_certs or None)
+    except OSError:
+        raise ConfigError(f"[redis] ca_certs: {config.ca_certs} holds no PEM certificates") from None
+    try:
+        if cert:
+            context.load_cert_chain(cert, key, password="")  # or a key with a password would ask for it
+    except OSError:
+        raise ConfigError(
+            f"[redis] client_key: {key or cert} does not hold {cert}'s key in PEM form, without a password"
+        ) from None
+    return {
+        "ssl_ca_certs": config.ca_certs or None,
+        "ssl_check_hostname": True,
+        "ssl_certfile": cert or None,
+        "ssl_keyfile": key,
+    }
 
 
 def _url(config: RedisConfig) -> str:
@@ -97,13 +187,16 @@ def _url(config: RedisConfig) -> str:
     return f"{'rediss' if config.tls else 'redis'}://{host}:{config.port}/{config.db}"
 
 
-def _keepalive() -> dict[int, int]:
-    return {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}
+def _keepalive() -> dict[str, Any]:
+    options = {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}
+    return {"socket_keepalive": True, "socket_keepalive_options": options}
 
 
 def address_of(client: redis.Redis) -> str:
-    """Return `host:port/db` or `path/db`, for messages: no user, no password."""
+    """Return `host:port/db`, `path/db` or `service/db (sentinels ...)`, for messages: no secrets."""
     about = client.connection_pool.connection_kwargs
+    if sentinels := about.get("sentinels"):
+        return f"{sentinels.service}/{about.get('db') or 0} ({sentinels})"
     where = about.get("path") or f"{about.get('host', 'localhost')}:{about.get('port', 6379)}"
     return f"{where}/{about.get('db') or 0}"
 
@@ -139,30 +232,25 @@ def translated(address: str) -> Iterator[None]:
 
 
 def _explain(error: redis.RedisError) -> str:
-    # redis-py cuts the code off some refusals and makes a class of it instead; a script puts words before it.
-    code = {
-        redis.AuthenticationError: "WRONGPASS",
-        redis.exceptions.NoPermissionError: "NOPERM",
-        redis.exceptions.OutOfMemoryError: "OOM",
-        redis.ReadOnlyError: "READONLY",
-        redis.BusyLoadingError: "LOADING",
-        redis.exceptions.MovedError: "MOVED",
-    }.get(type(error))
-    if code is None and (found := _CODE.search(str(error))):
-        code = found[1]
-    if _FORBIDDEN_IN_SCRIPT.search(str(error)):
-        code = "NOPERM"
-    if code is not None:
+    if isinstance(error, MasterUnknownError):
+        return str(error)
+    if (code := _code(error)) is not None:
         return f"{_ADVICE[code]} ({error})"
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return f"has a certificate that we cannot check: set [redis] ca_certs to its authority ({error})"
-    if isinstance(error, redis.InvalidResponse):
-        return f"does not speak Redis: is something else on that port, or does it want [redis] tls? ({error})"
-    if isinstance(error, redis.TimeoutError):
-        return f"does not answer in time: is it overloaded, or a firewall in between? ({error})"
-    if isinstance(error, redis.ConnectionError):
-        return f"cannot be reached: is it running, and are [redis] host, port, tls or url right? ({error})"
-    return f"refuses: {error}"
+    for pattern, advice in _TLS_ADVICE.items():
+        if pattern.search(str(error)):
+            return f"{advice} ({error})"
+    known = (advice for kind, advice in _KIND_ADVICE.items() if isinstance(error, kind))
+    fitting = next(known, None)
+    return f"{fitting} ({error})" if fitting else f"refuses: {error}"
+
+
+def _code(error: redis.RedisError) -> str | None:
+    """Return what a refusal begins with, if it is one that we know."""
+    if _FORBIDDEN_IN_SCRIPT.search(str(error)):
+        return "NOPERM"
+    # redis-py cuts the code off some refusals and makes a class of it instead; a script puts words before it.
+    found = _CODE.search(str(error))
+    return _CODES.get(type(error), found[1] if found else None)
 
 
 @cache
@@ -182,8 +270,14 @@ class Scripts:
         sources = lua_sources() if sources is None else sources
         self._scripts = {name: client.register_script(text) for name, text in sources.items()}
         self._namespace, self._address = namespace, address
+        self.mend(client)
         #: Milliseconds that replace the server's clock; for tests, "" otherwise.
         self.now: int | str = ""
+
+    def mend(self, client: redis.Redis) -> None:
+        """Let a client put keys of a wrong type aside."""
+        if isinstance(client, MendingRedis):
+            client.namespace, client.put_aside = self._namespace, partial(self.run, "aside")
 
     def run(self, name: str, *args: str | float) -> Answer:
         """Run one transition; raises RedisUnavailableError."""

@@ -69,12 +69,16 @@ class Server:
     Without `port` it listens on its unix socket only. `settings` are redis.conf directives.
     """
 
+    #: What the command line has behind the name of the file.
+    arguments: tuple[str, ...] = ()
+
     def __init__(self, binary: Binary, *, port: int = 0, settings: Mapping[str, str] | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="hfdt-"))  # short: a socket's path has 107 bytes at most
         self.socket = self.folder / "s"
         self.port = port
         self.binary = binary
-        self._settings = {
+        #: As in redis.conf; a change counts from the next `start` on.
+        self.settings = {
             "port": str(port),
             "bind": "127.0.0.1",
             "unixsocket": str(self.socket),
@@ -101,12 +105,12 @@ class Server:
     def start(self) -> Server:
         """Run the server; returns when it answers."""
         words = [
-            f"{key} {value!r}" if not value else f"{key} {value}" for key, value in self._settings.items()
+            f"{key} {value!r}" if not value else f"{key} {value}" for key, value in self.settings.items()
         ]
         conf = self.folder / "conf"
         conf.write_text("\n".join(words) + "\n")
         self._process = subprocess.Popen(
-            [self.binary.path, conf], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [self.binary.path, conf, *self.arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers():
@@ -124,7 +128,7 @@ class Server:
             return bool(client.ping())
         except (redis.AuthenticationError, redis.exceptions.NoPermissionError):
             return True
-        except redis.ConnectionError:
+        except (redis.ConnectionError, redis.TimeoutError):
             return False
         finally:
             client.close()

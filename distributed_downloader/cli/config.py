@@ -36,8 +36,6 @@ def command(app: App, as_json: bool) -> None:
         return
     _print_rows(app.console, rows)
     click.echo(f"\nFile: {file or 'none found; `hf-downloader init-config` writes one'}")
-    for warning in app.manager.warnings:
-        click.echo(f"warning: {warning}", err=True)
 
 
 class Row(NamedTuple):
@@ -59,12 +57,14 @@ def table(config: AppConfig, sources: dict[str, str]) -> list[Row]:
     """Return a row for each setting, in the order of the file."""
     from distributed_downloader.config.sources import decided_by
 
-    unused = {f"redis.{key}" for key in decided_by(config.redis.url.get_secret_value())}
+    unused = {f"redis.{key}": "redis.url" for key in decided_by(config.redis.url.get_secret_value())}
+    if config.redis.sentinels:
+        unused = {"redis.host": "redis.sentinels", "redis.port": "redis.sentinels"}
     rows = []
     for name, source in sources.items():
         section, key = name.split(".")
         value = shown(name, getattr(getattr(config, section), key))
-        rows.append(Row(name, value, "not used: redis.url decides" if name in unused else source))
+        rows.append(Row(name, value, f"not used: {unused[name]} decides" if name in unused else source))
     return rows
 
 

@@ -15,9 +15,15 @@ _GLOBAL = (
     click.option("--redis-port", type=int, metavar="PORT", help="Redis port."),
     click.option("--redis-db", type=int, metavar="N", help="Redis database number."),
     click.option("--redis-username", metavar="NAME", help="Redis (ACL) user."),
-    click.option("--redis-password", metavar="SECRET", help="Redis password; better in REDIS_PASSWORD."),
     click.option(
-        "--redis-url", metavar="URL", help="redis://, rediss:// or unix:// address, instead of the above."
+        "--redis-password",
+        metavar="SECRET",
+        help="Redis password; seen by all users here, unlike REDIS_PASSWORD.",
+    ),
+    click.option(
+        "--redis-url",
+        metavar="URL",
+        help="redis://, rediss://, unix:// or redis+sentinel:// address, instead of the above.",
     ),
     click.option("--endpoint", metavar="URL", help="The hub or a mirror."),
     click.option(

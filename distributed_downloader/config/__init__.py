@@ -21,8 +21,18 @@ from distributed_downloader.config.sections import (
     HuggingFaceConfig,
     NASConfig,
     RedisConfig,
+    SecuritySection,
 )
-from distributed_downloader.config.sources import ENVIRONMENT, FILE, FLAG, Given, login, redact, settle_url
+from distributed_downloader.config.sources import (
+    ENVIRONMENT,
+    FILE,
+    FLAG,
+    Given,
+    decided_by,
+    login,
+    redact,
+    settle_address,
+)
 from distributed_downloader.config.values import parse_bytes, parse_size, write_bytes
 from distributed_downloader.errors import ConfigError
 
@@ -35,11 +45,18 @@ __all__ = [
     "HuggingFaceConfig",
     "NASConfig",
     "RedisConfig",
+    "SecuritySection",
     "Setting",
     "parse_bytes",
     "parse_size",
     "write",
 ]
+
+
+_NOT_VERIFIED = (
+    "[huggingface] disable_ssl_verify is on: whoever sits between this machine and the hub can read the "
+    "token and change what is listed; naming your network's certificate in SSL_CERT_FILE is safer"
+)
 
 
 @dataclass(frozen=True)
@@ -107,16 +124,20 @@ class ConfigManager:
         """Read everything; raises ConfigError naming the source, the section and the key."""
         self.warnings = []
         given = self._given()
-        settle_url(given)
+        settle_address(given)
+        self.warnings += [_exposed_flag(name) for name in self._flags if _is_secret(name, given)]
         self.sources = {name: given[name].source if name in given else "default" for name in SETTINGS}
         raw: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
         for name, entry in given.items():
             section, key = name.split(".")
             raw[section][key] = entry.value
         try:
-            return AppConfig.model_validate(raw)
+            config = AppConfig.model_validate(raw)
         except ValidationError as error:
             raise ConfigError("\n".join(_explain(given, detail) for detail in error.errors())) from None
+        if config.huggingface.disable_ssl_verify:
+            self.warnings.append(_NOT_VERIFIED)
+        return config
 
     def _given(self) -> dict[str, Given]:
         """Return each setting's winner."""
@@ -146,11 +167,12 @@ class ConfigManager:
             return {}
         known = {section: list(model.model_fields) for section, model in SECTIONS.items()}
         values = ini.read(self.file, known)
-        if any(SETTINGS[name].secret and value for name, value in values.items()):
-            self.warnings += ini.exposed(self.file)
         # `token =` says no more than its default does, and must not hide the login file.
         said = {name: value for name, value in values.items() if value or SETTINGS[name].default}
-        return {name: Given(value, str(self.file), FILE) for name, value in said.items()}
+        given = {name: Given(value, str(self.file), FILE) for name, value in said.items()}
+        if any(_is_secret(name, given) for name in given):
+            self.warnings += ini.exposed(self.file)
+        return given
 
     def _from_login(self) -> dict[str, Given]:
         try:
@@ -159,6 +181,21 @@ class ConfigManager:
             self.warnings.append(str(error))
             return {}
         return {"huggingface.token": token} if token else {}
+
+
+def _is_secret(name: str, given: Mapping[str, Given]) -> bool:
+    """Return whether a value that was given is secret; a URL is if a password is in it."""
+    if name not in given or not SETTINGS[name].secret or not given[name].value:
+        return False
+    return name != "redis.url" or "password" in decided_by(str(given[name].value))
+
+
+def _exposed_flag(name: str) -> str:
+    source = SETTINGS[name].source
+    return (
+        f"{source.flag} shows a password to all users of this machine (`ps`): set {source.env}, or "
+        "[redis] password in a configuration file of mode 0600"
+    )
 
 
 def _explain(given: Mapping[str, Given], detail: ErrorDetails) -> str:

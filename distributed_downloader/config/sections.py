@@ -6,6 +6,7 @@ These models are the one place where a key, its meaning and its default are writ
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from distributed_downloader.config.values import LogLevel, Rate, Size, Switch, absolute, split_url
+from distributed_downloader.checks import folder, hub_address
+from distributed_downloader.config.sentinels import (
+    SERVICE,
+    is_sentinel_url,
+    parse_sentinel_url,
+    sentinel_addresses,
+)
+from distributed_downloader.config.values import LogLevel, Rate, Size, Switch, absolute, listed, split_url
 from distributed_downloader.models import Model
 
 MIB = 1 << 20
@@ -51,29 +59,76 @@ class RedisConfig(Model):
     url: Annotated[SecretStr, From("--redis-url", "REDIS_URL")] = Field(
         default=SecretStr(""),
         description="Address that replaces host, port and tls: `redis://[user:password@]host:port/db`, "
-        "`rediss://` for TLS, `unix:///path?db=0`.",
+        "`rediss://` for TLS, `unix:///path?db=0`, "
+        "`redis+sentinel://[user:password@]host:port[,host:port...]/service[/db]`.",
+    )
+    sentinels: Annotated[str, From(env="REDIS_SENTINELS", allowed="host:port,host:port,...")] = Field(
+        default="",
+        description="Sentinels that know which server is the master, in place of host and port: "
+        "`host:port,host:port,...`.",
+    )
+    service: Annotated[str, From(env="REDIS_SERVICE", allowed="a name as Sentinel knows it")] = Field(
+        default="",
+        pattern=SERVICE,
+        validate_default=True,
+        description="Name of the service that the sentinels watch.",
+    )
+    sentinel_username: Annotated[str, From(env="REDIS_SENTINEL_USERNAME")] = Field(
+        default="", description="User of the sentinels' own access list, if they have one."
+    )
+    sentinel_password: Annotated[SecretStr, From(env="REDIS_SENTINEL_PASSWORD")] = Field(
+        default=SecretStr(""), description="Password of the sentinels themselves, if they want one."
     )
     tls: Annotated[Switch, From()] = Field(default=False, description="Speak TLS to the server.")
     ca_certs: Annotated[str, From(allowed="a file of PEM certificates")] = Field(
         default="",
         description="Certificates that the server's one is checked against; empty for the system's.",
     )
+    client_cert: Annotated[str, From(allowed="a file with a PEM certificate")] = Field(
+        default="", description="Our own certificate, for a server that asks for one."
+    )
+    client_key: Annotated[str, From(allowed="a file with a PEM key")] = Field(
+        default="",
+        description="Its key, without a password; empty if it is in the certificate's file.",
+    )
 
     @field_validator("url")
     @classmethod
     def _known_scheme(cls, url: SecretStr) -> SecretStr:
+        if is_sentinel_url(url.get_secret_value()):
+            parse_sentinel_url(url.get_secret_value())
+            return url
         parts = split_url(url.get_secret_value())
         if url.get_secret_value() and parts.scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("must start with redis://, rediss:// or unix://")
+            raise ValueError("must start with redis://, rediss://, unix:// or redis+sentinel://")
         if parts.scheme == "unix" and not parts.path:
             raise ValueError("must name the socket: unix:///path/to/redis.sock")
         return url
 
-    @field_validator("ca_certs")
+    @field_validator("sentinels")
     @classmethod
-    def _is_file(cls, path: str) -> str:
-        if path and not Path(absolute(path)).is_file():
-            raise ValueError("must be a file of PEM certificates, and there is none")
+    def _addresses(cls, sentinels: str) -> str:
+        if sentinels:
+            sentinel_addresses(sentinels)
+        return sentinels
+
+    @field_validator("service")
+    @classmethod
+    def _belongs_to_sentinels(cls, service: str, info: ValidationInfo) -> str:
+        if info.data.get("sentinels") and not service:
+            raise ValueError("must be set, for [redis] sentinels is")
+        if service and info.data.get("sentinels") == "":
+            raise ValueError("is for [redis] sentinels, which must be set as well")
+        return service
+
+    @field_validator("ca_certs", "client_cert", "client_key")
+    @classmethod
+    def _is_file(cls, path: str, info: ValidationInfo) -> str:
+        what = "a PEM key" if info.field_name == "client_key" else "PEM certificates"
+        if path and not os.path.isfile(absolute(path)):  # noqa: PTH113 - Path's raises for odd names
+            raise ValueError(f"must be a file of {what}, and there is none")
+        if path and info.field_name == "client_key" and info.data.get("client_cert") == "":
+            raise ValueError("is for [redis] client_cert, which must be set as well")
         return absolute(path)
 
 
@@ -122,12 +177,7 @@ class HuggingFaceConfig(Model):
     @field_validator("endpoint")
     @classmethod
     def _plain_url(cls, url: str) -> str:
-        parts = split_url(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", url):
-            raise ValueError("must be a URL that starts with https:// or http://")
-        if "@" in parts.netloc or parts.query or parts.fragment:
-            raise ValueError("must be a URL without user, password, `?` and `#`")
-        return url.rstrip("/")
+        return hub_address(url).rstrip("/")
 
 
 class NASConfig(Model):
@@ -222,6 +272,38 @@ class AppSection(Model):
         return size
 
 
+class SecuritySection(Model):
+    """What this machine takes part in, whatever a job in Redis says; see SECURITY.md."""
+
+    allowed_repos: Annotated[str, From(allowed="globs such as org/*, datasets/org/name")] = Field(
+        default="",
+        description="Repos that may be fetched, such as `org/*, datasets/org2/name`; a type in front makes a "
+        "glob count for that type only; empty for all.",
+    )
+    allowed_endpoints: Annotated[str, From(allowed="addresses of hubs")] = Field(
+        default="", description="Hubs that may be asked, such as `https://huggingface.co`; empty for all."
+    )
+    allowed_output_dirs: Annotated[str, From(allowed="absolute folders")] = Field(
+        default="",
+        description="Folders in which, or below which, jobs may put files, beside this machine's own "
+        "`[app] output_dir`; empty for all but the system's own folders.",
+    )
+
+    @field_validator("allowed_endpoints")
+    @classmethod
+    def _hubs(cls, text: str) -> str:
+        for url in listed(text):
+            hub_address(url)
+        return text
+
+    @field_validator("allowed_output_dirs")
+    @classmethod
+    def _folders(cls, text: str) -> str:
+        for path in listed(text):
+            folder(path)
+        return text
+
+
 class AppConfig(Model):
     """All settings."""
 
@@ -229,6 +311,7 @@ class AppConfig(Model):
     huggingface: HuggingFaceConfig = HuggingFaceConfig()
     nas: NASConfig = NASConfig()
     app: AppSection = Field(default_factory=AppSection)
+    security: SecuritySection = SecuritySection()
 
 
 SECTIONS: dict[str, type[Model]] = {
@@ -236,4 +319,5 @@ SECTIONS: dict[str, type[Model]] = {
     "huggingface": HuggingFaceConfig,
     "nas": NASConfig,
     "app": AppSection,
+    "security": SecuritySection,
 }

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs
 
+from distributed_downloader.config.sentinels import is_sentinel_url, parse_sentinel_url
 from distributed_downloader.config.values import split_url
 from distributed_downloader.errors import ConfigError
 
@@ -48,19 +49,26 @@ def login(environ: Mapping[str, str]) -> Given | None:
     return Given(token, str(path), LOGIN) if token else None
 
 
-def settle_url(given: dict[str, Given]) -> None:
-    """Drop a URL that a stronger host replaces; refuse a stronger part that the URL contradicts."""
-    url, host = given.get("redis.url"), given.get("redis.host")
-    if url is None:
+def settle_address(given: dict[str, Given]) -> None:
+    """Keep one way to name the server, and refuse a stronger part that it contradicts.
+
+    That of the strongest source counts; of equal ones the URL, then the sentinels, then the host.
+    """
+    ways = [way for way in ("url", "sentinels", "host") if f"redis.{way}" in given]
+    if not ways:
         return
-    if host is not None and host.rank < url.rank:
-        del given["redis.url"]
-        return
-    for key in decided_by(str(url.value)):
+    way = min(ways, key=lambda way: given[f"redis.{way}"].rank)
+    chosen = given[f"redis.{way}"]
+    if way != "url":
+        given.pop("redis.url", None)
+    if way != "sentinels" and "redis.sentinels" in given:
+        del given["redis.sentinels"]
+        given.pop("redis.service", None)
+    for key in {"url": decided_by(str(chosen.value)), "sentinels": {"port"}, "host": set()}[way]:
         part = given.get(f"redis.{key}")
-        if part is not None and part.rank < url.rank:
+        if part is not None and part.rank < chosen.rank:
             raise ConfigError(
-                f"{part.source}: [redis] {key} is also in the [redis] url of {url.source}; "
+                f"{part.source}: [redis] {key} is also in the [redis] {way} of {chosen.source}; "
                 "change it there, or give the host here as well"
             )
 
@@ -68,13 +76,23 @@ def settle_url(given: dict[str, Given]) -> None:
 def decided_by(url: str) -> set[str]:
     """Return the keys of [redis] that play no part beside this URL; `username`, `password` and `db` may."""
     with contextlib.suppress(ValueError):  # the model says what is wrong with it
-        parts = split_url(url)
-        query = parse_qs(parts.query)
-        keys = {"host", "port", "tls"} if url else set()
-        keys |= {key for key in ("username", "password") if key in query or getattr(parts, key)}
-        in_path = parts.scheme != "unix" and parts.path.strip("/")
-        return keys | {"db"} if in_path or "db" in query else keys
+        return _decided_by_sentinels(url) if is_sentinel_url(url) else _decided_by_address(url)
     return set()
+
+
+def _decided_by_sentinels(url: str) -> set[str]:
+    said = parse_sentinel_url(url)
+    logins = {"username": said.username, "password": said.password, "db": said.db is not None}
+    return {"host", "port", "tls"} | {key for key, there in logins.items() if there}
+
+
+def _decided_by_address(url: str) -> set[str]:
+    parts = split_url(url)
+    query = parse_qs(parts.query)
+    keys = {"host", "port", "tls"} if url else set()
+    keys |= {key for key in ("username", "password") if key in query or getattr(parts, key)}
+    in_path = parts.scheme != "unix" and parts.path.strip("/")
+    return keys | {"db"} if in_path or "db" in query else keys
 
 
 def redact(text: str) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import BeforeValidator, Field
 
 _PREFIXES = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?(b)?", re.IGNORECASE | re.ASCII)
+_BYTES = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(?:([kmgt])(i)?)?(b)?", re.IGNORECASE | re.ASCII)
 _PER_SECOND = re.compile(r"(?:/s|ps)$", re.IGNORECASE)
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
@@ -75,6 +75,11 @@ def absolute(text: str) -> str:
         return str(Path.cwd() / Path(text).expanduser()) if text else ""
     except RuntimeError:
         raise ValueError("must be an absolute path, for this user has no home folder") from None
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Return the words of a list that is written with commas."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def split_url(url: str) -> SplitResult:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -16,7 +15,7 @@ import redis
 from tests.e2e.fleet import Fleet, until
 from tests.hub.faults import Status
 from tests.hub.faulty import FaultyHub
-from tests.hub.sample import tree, write_dataset_repo
+from tests.hub.sample import write_dataset_repo
 from tests.servers import Server
 
 #: Runs the program and sends itself a signal while it still imports.
@@ -81,27 +80,6 @@ def test_output_that_cannot_be_written_is_one_line(fleet: Fleet) -> None:
             check=False,
         )
     assert (done.returncode, done.stderr) == (1, "error: standard output: no space left on device\n")
-
-
-def test_the_recommended_acl_user_can_do_everything(
-    fleet: Fleet, source: Path, redis_server: Server, tmp_path: Path
-) -> None:
-    rule = next(line for line in Path("docs/queue.md").read_text().splitlines() if "~{hfd}:*" in line)
-    words = rule.split("hfd ", 1)[1].strip("` ")
-    with Server(redis_server.binary) as server:
-        admin = redis.Redis(unix_socket_path=str(server.socket))
-        rights = [word for word in words.split() if not word.startswith(">")]
-        execute: Callable[..., object] = admin.execute_command
-        execute("ACL", "SETUSER", "hfd", *rights, ">secret")
-        admin.close()
-        fleet.redis_url = f"unix://hfd:secret@{server.socket}"
-        for look in (["status"], ["workers"], ["repos"], ["queue"], ["status", "--json"]):
-            fleet.run(*look)
-        output = tmp_path / "shared"
-        fleet.queue("org/model", "-o", str(output))
-        assert fleet.worker("--drain-when-empty").wait() == 0
-        fleet.run("status", "1")
-    assert tree(output / "org/model") == tree(source)
 
 
 def test_a_listing_whose_master_is_gone_is_told(fleet: Fleet, redis_server: Server) -> None:

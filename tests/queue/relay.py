@@ -13,17 +13,18 @@ class Relay:
     """Listens on a TCP port of 127.0.0.1 and passes everything on to a unix socket; a context manager."""
 
     def __init__(self, target: Path, tls: ssl.SSLContext | None = None) -> None:
-        self._target, self._tls = target, tls
+        #: Where new connections lead to.
+        self.target, self._tls = target, tls
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._open: list[socket.socket] = []
         self._lock = threading.Lock()
-        self._lose = 0
+        self._lose = self._after = 0
 
-    def lose_replies(self, n: int) -> None:
-        """Let Redis carry out the next requests, but break the connection instead of bringing n replies."""
+    def lose_replies(self, n: int, *, after: int = 0) -> None:
+        """Let Redis carry out the next requests, but break the connection `after` bytes of n replies."""
         with self._lock:
-            self._lose = n
+            self._lose, self._after = n, after
 
     def cut(self) -> None:
         """Break all connections."""
@@ -57,7 +58,7 @@ class Relay:
             if self._tls:
                 client = self._tls.wrap_socket(client, server_side=True)
             server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            server.connect(str(self._target))
+            server.connect(str(self.target))
         except OSError:
             client.close()
             return
@@ -70,6 +71,7 @@ class Relay:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 if replies and self._loses():
+                    sink.sendall(data[: self._after])
                     break
                 sink.sendall(data)
         for each in (source, sink):

@@ -93,6 +93,7 @@ def test_every_key_has_a_meaning_and_says_where_else_it_is_set() -> None:
         "HuggingFaceConfig",
         "NASConfig",
         "AppSection",
+        "SecuritySection",
     }
 
 
@@ -106,6 +107,10 @@ OTHER = {
     "redis.password": "hunter2",
     "redis.db": "3",
     "redis.url": "redis://elsewhere:1/2",
+    "redis.sentinels": "one:26379,two",
+    "redis.service": "fleet",
+    "redis.sentinel_username": "watcher",
+    "redis.sentinel_password": "hunter2",
     "redis.tls": "yes",
     "huggingface.token": "hf_abc",
     "huggingface.cache_dir": "/fast/cache",
@@ -128,9 +133,16 @@ OTHER = {
     "app.split_threshold": "1GiB",
     "app.spool_dir": "/ssd",
     "app.disk_reserve": "0",
+    "security.allowed_repos": "org/*, datasets/org2/name",
+    "security.allowed_endpoints": "https://huggingface.co, https://mirror.example/hf",
+    "security.allowed_output_dirs": "/data, /mnt/nas",
 }
 #: Settings that another one must go with.
-WITH = {"nas.enabled": {"nas.path": "/mnt/nas"}}
+WITH = {
+    "nas.enabled": {"nas.path": "/mnt/nas"},
+    "redis.sentinels": {"redis.service": "fleet"},
+    "redis.service": {"redis.sentinels": "one"},
+}
 
 
 def value_of(config: AppConfig, name: str) -> object:
@@ -139,7 +151,7 @@ def value_of(config: AppConfig, name: str) -> object:
 
 
 def test_the_table_of_other_values_is_complete() -> None:
-    assert OTHER.keys() == SETTINGS.keys() - {"redis.ca_certs"}
+    assert OTHER.keys() == SETTINGS.keys() - {"redis.ca_certs", "redis.client_cert", "redis.client_key"}
 
 
 @pytest.mark.parametrize("name", OTHER)
@@ -176,6 +188,7 @@ def test_each_key_can_be_set_in_the_file(name: str) -> None:
 def test_the_variables_are_the_documented_ones() -> None:
     assert {setting.source.env for setting in SETTINGS.values()} - {""} == {
         *("REDIS_HOST", "REDIS_PORT", "REDIS_DB", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_URL"),
+        *("REDIS_SENTINELS", "REDIS_SERVICE", "REDIS_SENTINEL_USERNAME", "REDIS_SENTINEL_PASSWORD"),
         *("HF_TOKEN", "HF_ENDPOINT", "HF_DISABLE_SSL_VERIFY", "HF_HUB_ENABLE_HF_TRANSFER", "HF_HOME"),
         *("NAS_ENABLED", "NAS_PATH", "LOG_LEVEL", "OUTPUT_DIR"),
     }
@@ -350,9 +363,17 @@ def test_home_that_is_unknown_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load()[0] == AppConfig()
 
 
-def test_certificates_are_a_file() -> None:
+def test_certificates_are_files() -> None:
     Path("ca.pem").write_text("")
-    assert load("[redis]\nca_certs = ca.pem\n")[0].redis.ca_certs == str(Path.cwd() / "ca.pem")
+    config = load("[redis]\nca_certs = ca.pem\nclient_cert = ca.pem\nclient_key = ca.pem\n")[0].redis
+    assert {config.ca_certs, config.client_cert, config.client_key} == {str(Path.cwd() / "ca.pem")}
+    for key, what in (("ca_certs", "PEM certificates"), ("client_cert", "PEM"), ("client_key", "a PEM key")):
+        assert f"[redis] {key} = 'none.pem': must be a file of {what}" in refusal(
+            f"[redis]\n{key} = none.pem\n"
+        )
+    assert "is for [redis] client_cert, which must be set as well" in refusal(
+        "[redis]\nclient_key = ca.pem\n"
+    )
 
 
 def test_log_level_in_any_case() -> None:
@@ -413,7 +434,75 @@ def test_a_slash_at_the_end_is_no_database() -> None:
     assert load(env={"REDIS_URL": "redis://head/"}, flags={"redis.db": 4})[0].redis.db == 4
 
 
-@pytest.mark.parametrize("url", [URL, "rediss://head", "unix:///run/redis.sock?db=1", "redis://[::1]:6379/0"])
+# -- sentinels ------------------------------------------------------------------------------------
+
+WATCHED = "[redis]\nsentinels = one,two:1\nservice = fleet\n"
+SENTINEL_URL = "redis+sentinel://me:pw@one,two:1/fleet/3"
+
+
+def test_of_one_source_a_url_wins_over_sentinels_and_those_win_over_a_host() -> None:
+    config, _ = load(f"{WATCHED}host = other\nport = 1\n")
+    assert (config.redis.sentinels, config.redis.service, url_of(config)) == ("one,two:1", "fleet", "")
+    config, manager = load(f"{WATCHED}url = {URL}\n")
+    assert (config.redis.sentinels, config.redis.service, url_of(config)) == ("", "", URL)
+    assert manager.sources["redis.sentinels"] == manager.sources["redis.service"] == "default"
+
+
+def test_the_strongest_source_says_where_redis_is() -> None:
+    assert load(WATCHED, flags={"redis.host": "other"})[0].redis.sentinels == ""
+    assert load(WATCHED, env={"REDIS_URL": SENTINEL_URL})[0].redis.sentinels == ""
+    stronger = {"REDIS_SENTINELS": "three", "REDIS_SERVICE": "other"}
+    config, _ = load(f"[redis]\nurl = {URL}\n", env=stronger)
+    assert (config.redis.sentinels, config.redis.service, url_of(config)) == ("three", "other", "")
+
+
+def test_a_port_from_a_stronger_source_than_the_sentinels_is_refused() -> None:
+    message = refusal(WATCHED, flags={"redis.port": 1})
+    assert message.startswith(
+        "flag --redis-port: [redis] port is also in the [redis] sentinels of config.ini"
+    )
+
+
+def test_sentinels_and_service_go_together() -> None:
+    assert "config.ini: [redis] service: must be set, for [redis] sentinels is" in refusal(
+        "[redis]\nsentinels = one\n"
+    )
+    assert "[redis] service = 'x': is for [redis] sentinels, which must be set as well" in refusal(
+        "[redis]\nservice = x\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["one:0", "one:99999", "one two", "one,", "redis://one", "::1", "a@b", "'one'"]
+)
+def test_bad_sentinels_are_refused(text: str) -> None:
+    assert "must be host:port of each sentinel" in refusal(f"[redis]\nservice = x\nsentinels = {text}\n")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+sentinel://",
+        "redis+sentinel://one",
+        "redis+sentinel://one/",
+        "redis+sentinel://one:x/fleet",
+        "redis+sentinel://one/fleet/x",
+        "redis+sentinel://one/fl%2Feet",
+        "redis+sentinel://one/fleet?db=1",
+        "redis+sentinel://:s3/cret@one/fleet",
+        "redis+sentinel://:s3@cret@one/fleet",
+    ],
+)
+def test_bad_urls_of_sentinels_are_refused_without_showing_them(url: str) -> None:
+    message = refusal(env={"REDIS_URL": url})
+    assert message.startswith("environment REDIS_URL: [redis] url: must be ")
+    assert "s3" not in message
+    assert "cret" not in message
+
+
+@pytest.mark.parametrize(
+    "url", [URL, "rediss://head", "unix:///run/redis.sock?db=1", "redis://[::1]:6379/0", SENTINEL_URL]
+)
 def test_good_urls(url: str) -> None:
     assert url_of(load(env={"REDIS_URL": url})[0]) == url
 
@@ -437,6 +526,51 @@ def test_secrets_never_show() -> None:
     )
     assert config.redis.password.get_secret_value() == "hunter2"
     assert "hunter2" not in f"{config!r} {config} {config.model_dump_json()} {manager.sources}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "flag"),
+    [
+        ({"redis.password": "hunter2"}, "--redis-password"),
+        ({"redis.url": "redis://:hunter2@head"}, "--redis-url"),
+        ({"redis.url": "unix:///s?password=hunter2"}, "--redis-url"),
+        ({"redis.url": "redis+sentinel://me:hunter2@one/fleet"}, "--redis-url"),
+        ({"redis.url": "redis://me@head"}, ""),
+        ({"redis.url": "redis://head", "redis.username": "me", "redis.host": "head"}, ""),
+        ({"redis.password": ""}, ""),
+    ],
+)
+def test_a_password_on_the_command_line_is_a_warning(flags: dict[str, object], flag: str) -> None:
+    config, manager = load(flags=flags)
+    assert config.redis
+    assert len(manager.warnings) == bool(flag)
+    if flag:
+        assert manager.warnings[0].startswith(
+            f"{flag} shows a password to all users of this machine (`ps`): set "
+        )
+        assert "hunter2" not in manager.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ("[redis]\npassword = x\n", True),
+        ("[redis]\nurl = redis://:x@head\n", True),
+        ("[redis]\nsentinels = one\nservice = x\nsentinel_password = x\n", True),
+        ("[huggingface]\ntoken = x\n", True),
+        ("[redis]\nurl = redis://head\n", False),
+        ("[redis]\npassword =\n", False),
+    ],
+)
+def test_a_file_with_secrets_that_others_can_read_is_a_warning(text: str, warned: bool) -> None:
+    Path("config.ini").write_text(text)
+    Path("config.ini").chmod(0o644)
+    manager = ConfigManager(environ={})
+    manager.load()
+    assert len(manager.warnings) == warned
+    Path("config.ini").chmod(0o600)
+    manager.load()
+    assert manager.warnings == []
 
 
 def test_a_bad_token_is_not_quoted() -> None:
@@ -521,5 +655,6 @@ def test_settings_know_their_names() -> None:
     assert {name for name, setting in SETTINGS.items() if setting.secret} == {
         "redis.password",
         "redis.url",
+        "redis.sentinel_password",
         "huggingface.token",
     }

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distributed_downloader.config import parse_bytes, parse_size
+from distributed_downloader.config.sentinels import SentinelUrl, parse_sentinel_url, sentinel_addresses
 from distributed_downloader.config.sources import decided_by, redact
 from distributed_downloader.config.values import write_bytes
 
@@ -154,6 +155,12 @@ def test_redact(text: str, shown: str) -> None:
     assert redact(text) == shown
 
 
+def test_a_url_of_sentinels() -> None:
+    said = parse_sentinel_url("rediss+sentinel://m%40e:p%2Fw@one,[::1]:1/my.fleet-1/7")
+    assert said == SentinelUrl("one,[::1]:1", "my.fleet-1", tls=True, username="m@e", password="p/w", db=7)
+    assert sentinel_addresses(said.sentinels) == (("one", 26379), ("::1", 1))
+
+
 ADDRESS = {"host", "port", "tls"}
 
 
@@ -171,6 +178,10 @@ ADDRESS = {"host", "port", "tls"}
         ("unix:///run/x.sock", ADDRESS),
         ("unix:///run/x.sock?db=1&username=me&password=pw", ADDRESS | {"username", "password", "db"}),
         ("redis://[broken", set()),
+        ("redis+sentinel://one,two/fleet", ADDRESS),
+        ("redis+sentinel://me@one:1,two/fleet/2", ADDRESS | {"username", "db"}),
+        ("rediss+sentinel://:pw@[::1]:1/fleet/", ADDRESS | {"password"}),
+        ("redis+sentinel://one", set()),
     ],
 )
 def test_what_a_url_decides(url: str, keys: set[str]) -> None:
