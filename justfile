@@ -28,6 +28,10 @@ test *arguments:
 ci:
     .ci/run
 
+# Look for known holes in the dependencies; asks osv.dev
+audit:
+    uv audit --frozen
+
 # A fleet on this machine, in a minute
 demo:
     uv run hf-downloader demo

@@ -28,7 +28,7 @@ REPO = "demo/sample-model"
 #: What each worker of the demo may use.
 BANDWIDTH = "1MB/s"
 
-_FOREIGN = re.compile(r"(REDIS_|HF_|NAS_)|(LOG_LEVEL|OUTPUT_DIR|\w+_proxy)$", re.IGNORECASE)
+_FOREIGN = re.compile(r"(REDIS_|HF_|HUGGING_?FACE|NAS_)|(LOG_LEVEL|OUTPUT_DIR|\w+_proxy)$", re.IGNORECASE)
 
 #: Seconds between two looks at the job: short, for the result is a time.
 _LOOK = 0.1
@@ -65,6 +65,7 @@ class Demo:
         )
         # Nothing of the user's own settings: the demo is about this machine alone.
         self._environ = {key: value for key, value in os.environ.items() if not _FOREIGN.match(key)}
+        self._environ["HF_TOKEN_PATH"] = str(folder / "no-token")  # nor the one that `hf auth login` left
 
     def run(self, workers: int, output: Path) -> Result:
         """Fetch the sample repo with so many workers; raises DownloaderError if it fails."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import socket
@@ -27,6 +28,8 @@ wait $child; kill $reader 2>/dev/null
 """
 _GUARD_AND_CLEAN = f'folder=$1; shift; {GUARD} rm -rf "$folder"'
 
+#: What of the environment the server gets: it has no use for tokens and passwords.
+_NEEDED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "TMPDIR")
 _START_SECONDS = 10.0
 _OLDEST = 6
 #: A socket's path has 107 bytes at most, and what we add to the folder of temporary files takes some.
@@ -91,6 +94,7 @@ class EmbeddedRedis:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env={name: os.environ[name] for name in _NEEDED if name in os.environ},
             start_new_session=True,  # Ctrl+C is for us; the server leaves after us
         )
         self._await_socket(self._process)

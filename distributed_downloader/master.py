@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
+from os.path import normpath
 from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from distributed_downloader.redis_view import RedisView
 if TYPE_CHECKING:
     from distributed_downloader.hub import Hub
     from distributed_downloader.redis_client import RedisClient
+    from distributed_downloader.rules import Rules
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +75,11 @@ class Submitted:
     plan: Plan = field(repr=False)
 
 
-def prepare(hub: Hub, request: JobRequest) -> JobSpec:
+def prepare(hub: Hub, request: JobRequest, rules: Rules | None = None) -> JobSpec:
     """Find the repo and pin its revision; nothing is queued yet.
 
-    Raises UsageError, and what `Hub.find_type` and `Hub.pin` raise.
+    Raises UsageError, also for what the rules of this machine forbid, and what `Hub.find_type` and `Hub.pin`
+    raise.
     """
     name = parse_repo(request.repo, request.repo_type, hub.endpoint)
     if request.include and name.include:
@@ -88,7 +91,7 @@ def prepare(hub: Hub, request: JobRequest) -> JobSpec:
     repo_id, commit = hub.pin(repo_type, name.id, revision)
     if repo_id != name.id:
         log.warning("%s is called %s now", name.id, repo_id)
-    return JobSpec(
+    spec = JobSpec(
         repo_type=repo_type,
         repo_id=repo_id,
         revision=revision,
@@ -96,11 +99,19 @@ def prepare(hub: Hub, request: JobRequest) -> JobSpec:
         endpoint=hub.endpoint,
         include=tuple(request.include) or name.include,
         exclude=tuple(request.exclude),
-        output_dir=str(Path(request.output_dir).expanduser().absolute()) if request.output_dir else "",
+        output_dir=_absolute(request.output_dir),
         flat=request.flat,
         split_over=request.split_over,
         part_size=request.part_size,
     )
+    if rules and (objection := rules.objection(spec)):
+        raise UsageError(f"{objection}; this machine's configuration has to allow it first")
+    return spec
+
+
+def _absolute(folder: str) -> str:
+    """Return a folder's path as all machines can use it; "" for none."""
+    return f"/{normpath(Path(folder).expanduser().absolute()).lstrip('/')}" if folder else ""
 
 
 def plan_of(spec: JobSpec) -> Plan:
@@ -124,15 +135,17 @@ def nothing_matches(spec: JobSpec, plan: Plan) -> NotFoundError:
 class MasterNode:
     """Makes jobs, whose files get to `nas` if that is enabled; may be used by several threads."""
 
-    def __init__(self, hub: Hub, redis: RedisClient, nas: NASConfig | None = None) -> None:
-        self._hub = hub
+    def __init__(
+        self, hub: Hub, redis: RedisClient, nas: NASConfig | None = None, rules: Rules | None = None
+    ) -> None:
+        self._hub, self._rules = hub, rules
         self._redis = redis
         self._nas = nas or NASConfig()
         self._view = RedisView(redis)
 
     def prepare(self, request: JobRequest) -> JobSpec:
         """Find the repo and pin its revision; see the function of that name."""
-        return prepare(self._hub, request)
+        return prepare(self._hub, request, self._rules)
 
     def submit(
         self, spec: JobSpec, weight: int, on_progress: Callable[[Listing], None] = lambda _: None
@@ -229,7 +242,9 @@ class _Feed:
         """Say that the listing is complete."""
         if self.files != self._total:
             raise self._conflict()
-        self._redis.seal(self._job)
+        if not self._redis.seal(self._job, self.files):
+            self._read_job()
+            raise self._conflict()
 
     def _submit(self, files: Sequence[RepoFile]) -> bool:
         """Queue files; return False if another master was faster, whose files are then skipped."""
@@ -259,6 +274,11 @@ class _Feed:
             raise self._conflict()
 
     def _conflict(self) -> ConflictError:
+        if self._total < self.files:
+            return ConflictError(
+                f"Redis lost the end of the listing of job {self._job}, maybe with its last second; "
+                "run the same command again: it goes on from there"
+            )
         return ConflictError(
             f"the hub now lists this commit otherwise than when job {self._job} was begun (another mirror?); "
             f"run `hf-downloader forget {self._job}` and then this command again: what is there is kept"

@@ -16,6 +16,7 @@ from distributed_downloader.models import Failure, JobSpec, JobStatus
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_view import RedisView
 from distributed_downloader.retry import RetryPolicy
+from distributed_downloader.rules import Rules
 from distributed_downloader.signals import Background
 from distributed_downloader.storage import RepoFolder
 
@@ -34,7 +35,7 @@ class Standalone:
     def __init__(self, config: AppConfig, hub: Hub, url: str) -> None:
         self._redis = RedisClient(RedisConfig.model_validate({"url": url}))
         self._view = RedisView(self._redis)
-        self._master = MasterNode(hub, self._redis, config.nas)
+        self._master = MasterNode(hub, self._redis, config.nas, Rules(config))
         self._worker = make_worker(
             config,
             self._redis,

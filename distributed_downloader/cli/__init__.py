@@ -91,21 +91,32 @@ def run(arguments: list[str]) -> int:
     except SystemExit:
         # click's answer to a reader that went away (`| head`): it has seen enough.
         return 0
-    except OSError as error:
-        # Whatever the product itself reads or writes has errors of its own.
-        unwritten = error.filename is None and error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF)
-        where = "standard output" if unwritten else error.filename or "this machine"
-        complain(f"{where}: {(error.strerror or str(error)).lower()}")
-        if unwritten:
-            # So that nothing is flushed there at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:  # noqa: BLE001 - the edge of the program
+        _complain_of_unexpected(error)
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _complain_of_unexpected(error: Exception) -> None:
+    """Print one line about an error that is none of ours: the product's own I/O has its own."""
+    from distributed_downloader.unexpected import as_transfer_error, dry
+
+    if not isinstance(error, OSError) or dry(error):
+        complain(str(as_transfer_error(error)))
+        return
+    unwritten = error.filename is None and error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF)
+    where = "standard output" if unwritten else error.filename or "this machine"
+    complain(f"{where}: {(error.strerror or str(error)).lower()}")
+    if unwritten:
+        # So that nothing is flushed there at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(text: str) -> None:
     """Print one line about the current error; its trace is for log level DEBUG only."""
     import logging
 
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {text}", err=True)
+    from distributed_downloader.cli.logs import safe_lines
+
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {safe_lines(text)}", err=True)
     logging.getLogger(__name__).debug("the trace of this error:", exc_info=True)

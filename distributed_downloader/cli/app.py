@@ -9,6 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
+from distributed_downloader.cli.logs import SafeFormatter
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from distributed_downloader.hub import Hub
     from distributed_downloader.redis_client import RedisClient
     from distributed_downloader.redis_view import RedisView
+    from distributed_downloader.rules import Rules
 
 log = logging.getLogger(__name__)
 
@@ -55,11 +60,13 @@ class App:
 
     @cached_property
     def config(self) -> AppConfig:
-        """The effective configuration; sets up logging as it says."""
+        """The effective configuration; sets up logging as it says, and tells what is unwise in it."""
         config = self.manager.load()
-        logging.basicConfig(
-            level=config.app.log_level, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"
-        )
+        handler = logging.StreamHandler()
+        handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+        logging.basicConfig(level=config.app.log_level, handlers=[handler])
+        for warning in self.manager.warnings:
+            click.echo(f"warning: {warning}", err=True)
         return config
 
     def show_progress_not_log(self) -> None:
@@ -70,18 +77,12 @@ class App:
             logging.getLogger("distributed_downloader.reports").setLevel(logging.CRITICAL)
 
     def warn_of_idle_settings(self) -> None:
-        """Say so when a setting asks for what this version cannot do yet, or is unwise."""
-        self._warn_of_settings()
+        """Say so when a setting asks for what this version cannot do yet."""
         if self.config.huggingface.enable_hf_transfer:
             log.warning("[huggingface] enable_hf_transfer: no such engine yet; the standard one is used")
 
-    def _warn_of_settings(self) -> None:
-        for warning in self.manager.warnings:
-            log.warning(warning)
-
     def warn_of_redis(self) -> None:
-        """Connect, and say what this Redis, or our settings, could do better."""
-        self._warn_of_settings()
+        """Connect, and say what this Redis could do better."""
         for warning in self.redis.check():
             log.warning(warning)
 
@@ -106,6 +107,13 @@ class App:
         from distributed_downloader.ssl_config import HttpClient
 
         return Hub(HttpClient(self.config.huggingface), self.config.huggingface.endpoint)
+
+    @cached_property
+    def rules(self) -> Rules:
+        """What this machine takes part in."""
+        from distributed_downloader.rules import Rules
+
+        return Rules(self.config)
 
     @cached_property
     def console(self) -> Console:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,13 +11,19 @@ from distributed_downloader.display.picture import Snapshot
 from distributed_downloader.display.speed import Speedometer
 from distributed_downloader.errors import RedisUnavailableError
 from distributed_downloader.models import Failure, JobState, JobStatus, WorkerStatus
+from distributed_downloader.outage import Absence
 
 if TYPE_CHECKING:
     from distributed_downloader.display.progress import Viewer
     from distributed_downloader.redis_view import RedisView
+    from distributed_downloader.redis_waiting import NextTry
 
 #: Failures shown of one job that was asked for; of each job where all are shown; and of all together.
 OF_ONE, OF_EACH, OF_ALL = 20, 5, 50
+#: The same of what waits for its next try.
+WAITING_OF_ONE, WAITING_OF_EACH = 10, 3
+#: Seconds for which a time without Redis is worth a line.
+NEWS = 600
 
 
 class Lookout:
@@ -36,7 +42,13 @@ class Lookout:
             failures=self._failures(jobs),
             workers=_busy_with(jobs, workers) if self._target else workers,
             queue=None if self._target else self._view.queue(),
+            waiting=self._waiting(jobs),
+            absence=_recent(worker.absence for worker in workers),
         )
+
+    def _waiting(self, jobs: list[JobStatus]) -> list[tuple[int, NextTry]]:
+        ids = {job.id for job in jobs if not job.state.ended}
+        return self._view.next_tries(ids, WAITING_OF_ONE if self._target else WAITING_OF_EACH)[:OF_ALL]
 
     def _failures(self, jobs: list[JobStatus]) -> list[tuple[int, Failure]]:
         found: list[tuple[int, Failure]] = []
@@ -45,6 +57,12 @@ class Lookout:
                 limit = OF_ONE if self._target else OF_EACH
                 found += [(job.id, failure) for failure in self._view.failures(job.id, limit)]
         return found
+
+
+def _recent(absences: Iterable[Absence | None]) -> Absence | None:
+    """Return the last time without Redis, unless that is long ago."""
+    recent = [each for each in absences if each and abs(time.time() - each.back_at) <= NEWS]
+    return max(recent, key=lambda each: (each.lost, each.back_at), default=None)
 
 
 def _busy_with(jobs: list[JobStatus], workers: list[WorkerStatus]) -> list[WorkerStatus]:
@@ -58,18 +76,32 @@ class Patient:
     def __init__(self, look: Callable[[], Snapshot]) -> None:
         self._look = look
         self._last: Snapshot | None = None
-        self._since = ""
+        self._since: float | None = None
+        self._notice = ""
+        #: The last time without Redis that was seen here.
+        self._absence: Absence | None = None
 
     def look(self) -> Snapshot:
         """Return what is there now, or was when Redis last answered; raises as the first look does."""
         try:
-            self._last, self._since = self._look(), ""
-        except RedisUnavailableError:
+            found = self._look()
+        except RedisUnavailableError as error:
             if self._last is None:
                 raise
-            self._since = self._since or time.strftime("%H:%M:%S")
-            return replace(self._last, notice=f"Redis does not answer since {self._since}, trying again")
+            if self._since is None:
+                self._since = time.time()
+                since = time.strftime("%H:%M:%S")
+                self._notice = f"Redis does not answer since {since}, trying again: {error}"
+            return replace(self._last, notice=self._notice)
+        if self._since is not None:
+            now = time.time()
+            self._absence, self._since = Absence(back_at=now, seconds=now - self._since), None
+        self._last = replace(found, absence=self._news(found.absence))
         return self._last
+
+    def _news(self, told: Absence | None) -> Absence | None:
+        """Choose between what was seen here and what a worker tells: it may know more."""
+        return told if told and told.lost else _recent([self._absence]) or told
 
 
 def follow(look: Callable[[], Snapshot], view: Viewer, interval: float, *, until_ended: bool) -> Snapshot:

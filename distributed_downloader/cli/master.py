@@ -61,7 +61,7 @@ def _queue(app: App, request: JobRequest, priority: int, *, wait: bool) -> int:
 
     # Redis first: it is asked in a moment, the hub may take minutes.
     app.warn_of_redis()
-    master = MasterNode(app.hub, app.redis, app.config.nas)
+    master = MasterNode(app.hub, app.redis, app.config.nas, app.rules)
     with interrupt_hint("the listing is not complete; run the same command again to go on"):
         submitted = _submit(app, master, request, priority)
     for line in summary(submitted):
@@ -96,7 +96,7 @@ def _preview(app: App, request: JobRequest, *, as_json: bool) -> int:
     from distributed_downloader.cli.submission import notices
     from distributed_downloader.master import nothing_matches, plan_of, prepare
 
-    spec = prepare(app.hub, request)
+    spec = prepare(app.hub, request, app.rules)
     plan = plan_of(spec)
     pages = plan.pages(app.hub.pages(spec.repo_type, spec.repo_id, spec.commit))
     folder = spec.output_dir or app.config.app.output_dir

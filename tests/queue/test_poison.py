@@ -13,7 +13,7 @@ from distributed_downloader.redis_view import RedisView
 from tests.queue.base import LITTER, spec_of
 from tests.queue.invariants import check
 from tests.queue.invariants import take as snapshot
-from tests.queue.steps import NS, a_job, a_split_job, a_worker, about, clock, failure, take, take_all
+from tests.queue.steps import NS, a_job, a_split_job, a_worker, about, clock, failure, seal_of, take, take_all
 
 
 def poison(redis_client: redis_py.Redis) -> list[str]:
@@ -234,7 +234,9 @@ def test_a_part_that_cannot_be_read_fails_its_job_only(
 
 
 @pytest.mark.parametrize(
-    "litter", ["junk", "1", "1.x", "999.0", "1.00", "1.99999999999999999999", "\udcff"], ids=ascii
+    "litter",
+    ["junk", "1", "1.0", "1.x.0", "999.0.0", "1.00.0", "1.99999999999999999999.0", "\udcff"],
+    ids=ascii,
 )
 def test_what_nobody_owes_is_dropped(client: RedisClient, redis: redis_py.Redis, litter: str) -> None:
     a_worker(client)
@@ -242,7 +244,7 @@ def test_what_nobody_owes_is_dropped(client: RedisClient, redis: redis_py.Redis,
     client.complete("w1", str(take(client).token), 0, "h1", owes="ab12 /data")
     redis.zadd(f"{NS}owed:ab12", {litter: 0})
     deliveries = RedisDeliveries(client)
-    assert [owed.task for owed in deliveries.take_owed("ab12", 10, 60, ended_only=False)] == [0]
+    assert [owed.token.task for owed in deliveries.take_owed("ab12", 10, 60, ended_only=False)] == [0]
     assert redis.zcard(f"{NS}owed:ab12") == 1
     assert about(client, job)["owed"] == "1"
 
@@ -268,8 +270,9 @@ def test_a_debt_that_cannot_be_read_does_not_stop_the_others(
         client.complete("w1", str(take(client).token), 0, "h1", owes="ab12 /data")
     redis.hset(f"{NS}job:{job}:tasks", "0", line)
     deliveries = RedisDeliveries(client)
-    assert [owed.task for owed in deliveries.take_owed("ab12", 10, 60, ended_only=False)] == [1]
-    assert deliveries.delivered("ab12", job, 1)
+    (owed,) = deliveries.take_owed("ab12", 10, 60, ended_only=False)
+    assert owed.token.task == 1
+    assert deliveries.delivered("ab12", owed.token)
     assert about(client, job)["state"] == "delivering"
 
 
@@ -303,9 +306,9 @@ def test_a_counter_of_parts_or_deliveries_that_is_none(
     client.control("resume", good)
     for token in (tail, *(str(task.token) for task in tasks)):
         client.complete("w1", token, 0, "h1")
-    client.complete("w1", f"{job}.0.1", 0, "h1", owes="ab12 /data")
-    RedisDeliveries(client).take_owed("ab12", 1, 60, ended_only=False)
-    RedisDeliveries(client).delivered("ab12", job, 0)
+    client.complete("w1", seal_of(client, job), 0, "h1", owes="ab12 /data")
+    for owed in RedisDeliveries(client).take_owed("ab12", 1, 60, ended_only=False):
+        RedisDeliveries(client).delivered("ab12", owed.token)
     for task in take_all(client):
         client.complete("w1", str(task.token), 0, "h1")
     assert about(client, good)["state"] == "done"

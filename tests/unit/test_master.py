@@ -232,8 +232,21 @@ def test_it_goes_on_although_workers_have_finished_what_was_queued(
     assert view.job(1).state is JobState.DONE
 
 
+def test_a_listing_whose_end_redis_lost_is_not_complete(redis: RedisClient) -> None:
+    real = redis.seal
+
+    def lose(job: int, files: int) -> bool:
+        redis.commands.hincrby(redis.key(f"job:{job}"), "total", -1)
+        return real(job, files)
+
+    redis.seal = lose  # type: ignore[method-assign]
+    with pytest.raises(ConflictError, match=r"lost the end of the listing of job 1, .* run the same"):
+        submit(redis)
+    assert redis.listed(1)[2] is False
+
+
 def test_a_master_that_was_killed_just_before_the_end_only_seals(redis: RedisClient) -> None:
-    real, redis.seal = redis.seal, _raise(RedisUnavailableError("gone"))  # type: ignore[method-assign]
+    real, redis.seal = redis.seal, _raise(RedisUnavailableError("gone"))  # type: ignore[assignment, method-assign]
     with pytest.raises(RedisUnavailableError):
         submit(redis)
     redis.seal = real  # type: ignore[method-assign]
@@ -335,15 +348,16 @@ def test_a_job_that_is_done_stays_done(redis: RedisClient) -> None:
         {"commit": "1" * 40},
         {"include": ("a",)},
         {"exclude": ("a",)},
-        {"output_dir": "out"},
+        {"output_dir": "/out"},
         {"repo_id": "org/other"},
     ],
 )
 def test_another_commit_filter_or_output_is_another_job(
-    redis: RedisClient, change: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    redis: RedisClient, change: dict[str, object], tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     assert submit(redis).job == 1
+    if "output_dir" in change:
+        change = {"output_dir": f"{tmp_path}{change['output_dir']}"}
     assert submit(redis, spec=SPEC.model_copy(update=change)).job == 2
 
 

@@ -26,6 +26,7 @@ from distributed_downloader.master import Listing
 from distributed_downloader.models import Failure, JobState, WorkerStatus
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_view import RedisView
+from distributed_downloader.rules import Rules
 from distributed_downloader.storage.place import make_place
 from tests.unit.fake_http import (
     COMMIT,
@@ -51,6 +52,7 @@ class FakeApp:
 
     def __init__(self, hub: Hub | None = None) -> None:
         self.config = AppConfig()
+        self.rules = Rules(self.config)
         self.redis = RedisClient.over(fakeredis.FakeRedis(decode_responses=True))
         self.hub = hub or hub_over(FakeHttp(answer))
         self.view = RedisView(self.redis)
@@ -454,11 +456,12 @@ def test_each_result_stands_beside_its_own_name_in_the_order_given(app: FakeApp)
     app.hub = hub_over(FakeHttp(script))
     real = app.redis.seal
 
-    def seal(job: int) -> None:
-        real(job)
+    def seal(job: int, files: int) -> bool:
+        assert real(job, files)
         done = int(app.view.job(job).spec.repo_id[-1])
         if done:
             gates[f"org/n{done - 1}"].set()
+        return True
 
     app.redis.seal = seal  # type: ignore[method-assign]
     result = run(batch_master.command, app, "org/n0,org/n1,org/n2,org/n3")

@@ -1,0 +1,67 @@
+"""What numbers, addresses, folders and names may be, wherever they come from (pure functions)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+#: The largest number that Lua, JSON and a file's size agree on; as bytes it is 9 PB.
+MOST = 1 << 53
+_CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff]")
+#: What a person wrote once is short; an address of more characters is somebody's trick.
+_LONGEST = 4096
+
+
+def number(text: str) -> int:
+    """Return a whole number that is written in plain digits; raises ValueError for anything else."""
+    if not re.fullmatch(r"[0-9]{1,16}", text) or int(text) > MOST:
+        raise ValueError(f"{text[:40]!a} is not a number from 0 to 2^53")
+    return int(text)
+
+
+def number_or(text: str | None, default: int) -> int:
+    """Return the number, or `default` where there is none that makes sense."""
+    try:
+        return number(text or "")
+    except ValueError:
+        return default
+
+
+def hub_address(url: str) -> str:
+    """Return the address of a hub as it is; raises ValueError for anything else."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its text may quote a password
+        usable = False
+    if not usable or len(url) > _LONGEST or re.search(r"\s", url) or _CONTROL.search(url):
+        raise ValueError("must be a URL that starts with https:// or http://")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("must be a URL without user, password, `?` and `#`")
+    return url
+
+
+def folder(path: str) -> str:
+    """Return a folder's absolute path, or "" for none; raises ValueError for anything else."""
+    rooted = path.startswith("/") and not path.startswith("//")
+    if path and (not rooted or ".." in PurePosixPath(path).parts or len(path) > _LONGEST):
+        raise ValueError("must be an absolute path without `..`")
+    return plain(path)
+
+
+def plain(text: str) -> str:
+    """Return text that has no control characters, nor halves of surrogate pairs; raises ValueError."""
+    if _CONTROL.search(text):
+        raise ValueError("must not hold control characters")
+    return text
+
+
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Endpoint = Annotated[str, AfterValidator(hub_address)]
+Folder = Annotated[str, AfterValidator(folder)]
+#: Id of a folder; see storage/place.py.
+PlaceId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{0,64}$")]

@@ -1,0 +1,64 @@
+"""The rules of [security]: which repos, hubs and folders this machine takes part in, whatever a job says."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from os.path import normpath
+from pathlib import PurePosixPath
+
+from distributed_downloader.config import AppConfig
+from distributed_downloader.config.values import listed
+from distributed_downloader.models import JobSpec, RepoType
+
+#: Where nobody wants downloads; whoever writes there may own the machine.
+_SYSTEM = ("/bin", "/boot", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys")
+_SYSTEM_USR = ("/usr/bin", "/usr/lib", "/usr/lib64", "/usr/sbin")
+_TYPES = tuple(f"{kind.value}s/" for kind in RepoType)
+
+
+class Rules:
+    """The rules of one machine; its master keeps them before anything is queued, its workers each time."""
+
+    def __init__(self, config: AppConfig) -> None:
+        security = config.security
+        self._repos = listed(security.allowed_repos)
+        self._endpoints = tuple(map(_same, listed(security.allowed_endpoints)))
+        self._folders = tuple(map(PurePosixPath, listed(security.allowed_output_dirs)))
+        self._own = PurePosixPath(normpath(config.app.output_dir))
+
+    def objection(self, spec: JobSpec) -> str:
+        """Return why a job is not for this machine, or "" if it is."""
+        if not self._has_repo(spec):
+            return f"[security] allowed_repos has no {spec.repo_type.value}s/{spec.repo_id}"
+        if self._endpoints and _same(spec.endpoint) not in self._endpoints:
+            return f"[security] allowed_endpoints has no {spec.endpoint}"
+        if spec.output_dir and not self._has_folder(PurePosixPath(spec.output_dir)):
+            return self._about_folder(spec.output_dir)
+        return ""
+
+    def _has_repo(self, spec: JobSpec) -> bool:
+        """Match globs: with a type in front they mean that type, else any."""
+        name = f"{spec.repo_type.value}s/{spec.repo_id}"
+        return not self._repos or any(
+            fnmatchcase(name if glob.startswith(_TYPES) else spec.repo_id, glob) for glob in self._repos
+        )
+
+    def _has_folder(self, folder: PurePosixPath) -> bool:
+        if folder == self._own:
+            return True
+        if self._folders:
+            return any(folder.is_relative_to(allowed) for allowed in self._folders)
+        system = any(folder.is_relative_to(each) for each in (*_SYSTEM, *_SYSTEM_USR))
+        return not system and folder != PurePosixPath("/")
+
+    def _about_folder(self, folder: str) -> str:
+        if self._folders:
+            return f"[security] allowed_output_dirs has no {folder}"
+        return f"{folder} is the system's own folder, and [security] allowed_output_dirs does not allow it"
+
+
+def _same(endpoint: str) -> str:
+    """Return an address as it is compared: a slash at its end, and the host's case, mean nothing."""
+    scheme, _, rest = endpoint.rstrip("/").partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme.lower()}://{host.lower()}{slash}{path}"
