@@ -10,7 +10,7 @@ from benchmarks.waiting import BenchmarkError, InterruptedBenchmarkError, stop_o
 
 #: Modules of this package with `add_options(parser)` and `run(arguments)`; the first line of each one's
 #: docstring is its help.
-_BENCHMARKS = ("fleet",)
+_BENCHMARKS = ("fleet", "chaos")
 
 
 def main() -> int:

@@ -45,12 +45,17 @@ def until(what: Callable[[], T | None], describe: str, seconds: float) -> T:
     """Wait until `what()` is true, and return it; raises BenchmarkError, and InterruptedBenchmarkError."""
     deadline = time.monotonic() + seconds
     while not (result := what()):
-        if _stopping.is_set():
-            raise InterruptedBenchmarkError
+        check_interrupted()
         if time.monotonic() > deadline:
             raise BenchmarkError(f"waited {seconds:.0f} s in vain: {describe}")
         time.sleep(_LOOK)
     return result
+
+
+def check_interrupted() -> None:
+    """Raise InterruptedBenchmarkError if a signal asked to stop."""
+    if _stopping.is_set():
+        raise InterruptedBenchmarkError
 
 
 def environment(**values: str) -> dict[str, str]:

@@ -22,6 +22,8 @@ def main() -> None:
         sys.exit(run(sys.argv[1:]))
     except KeyboardInterrupt:
         os._exit(INTERRUPTED)
+    except MemoryError:
+        sys.exit("error: this machine is out of memory: see what else runs here")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,13 @@ def make_worker(
     folders = Folders(config, lambda: nas.nas if nas and nas.answers else "", alone=alone)
     if config.nas.enabled:
         owed, outage = RedisDeliveries(redis), Outage(redis.address)
-        nas = NASAggregator(config, owed, lambda: folders.own_id, outage)
+        nas = NASAggregator(
+            config,
+            owed,
+            lambda: folders.own_id,
+            outage,
+            lambda file, *how: downloader.fetch_again(file.spec, file.about.file, *how),
+        )
     downloader = Downloader(
         config,
         folders=folders,

@@ -26,9 +26,11 @@ DownloaderError                      exit code 1
     +-- LocalError                       this machine's disk: full, read-only, no permission
     |   +-- PlaceError                       the same, but for this one file
     |   |   +-- RoomError                        no room for it
+    |   |   +-- MissingError                     somebody has removed it
     |   +-- PlaceUnseenError                 the folder of the job is not the one that others see
     |   +-- SpoolError                       the worker's own spool: full, gone, closed
     |   +-- WaitsForNasError                 full of files that wait for the NAS
+    +-- NotAllowedError                  this machine's [security] rules forbid the job
     +-- StoppedError                     the task was taken back: shutdown, cancel, lost lease
 """
 
@@ -150,6 +152,10 @@ class RoomError(PlaceError):
     """There is no room for this one file; for a smaller one, or later, there may be."""
 
 
+class MissingError(PlaceError):
+    """What was downloaded is not there any more."""
+
+
 class PlaceUnseenError(LocalError):
     """Not for this machine: it does not see the folder in which others write, or gets no parts of files."""
 
@@ -160,6 +166,10 @@ class SpoolError(LocalError):
 
 class WaitsForNasError(LocalError):
     """The disk is full of files that wait for the NAS: it passes when these are delivered."""
+
+
+class NotAllowedError(TransferError):
+    """The [security] rules of this machine forbid the job; those of others may allow it."""
 
 
 class StoppedError(TransferError):

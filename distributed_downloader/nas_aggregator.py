@@ -12,13 +12,14 @@ from pathlib import Path
 
 from distributed_downloader.config import AppConfig
 from distributed_downloader.errors import RedisUnavailableError, TransferError
-from distributed_downloader.nas_copiers import Copiers, Copy, Deliveries
+from distributed_downloader.nas_copiers import Copiers, Copy, Deliveries, FetchAgain
 from distributed_downloader.nas_trouble import Troubles
 from distributed_downloader.outage import Outage
 from distributed_downloader.patience import Inquiry
 from distributed_downloader.storage import sweep
 from distributed_downloader.storage.copying import sweep_copies
 from distributed_downloader.storage.place import read_place
+from distributed_downloader.unexpected import tell
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +45,22 @@ class NASAggregator:
     """
 
     def __init__(
-        self, config: AppConfig, owed: Deliveries, own_folder: Callable[[], str], outage: Outage
+        self,
+        config: AppConfig,
+        owed: Deliveries,
+        own_folder: Callable[[], str],
+        outage: Outage,
+        fetch_again: FetchAgain | None = None,
     ) -> None:
+        """Make one that does nothing yet; `fetch_again` replaces what somebody has damaged or removed."""
         self._settings, self._owed = config.nas, owed
         self._nas = Path(config.nas.path)
         self._own, self._own_folder = Path(config.app.output_dir).expanduser().absolute(), own_folder
         self._outage = outage
         self._troubles = Troubles()
-        self._copiers = Copiers(config.nas, owed, self._troubles, outage, self._copied)
+        self._copiers = Copiers(
+            config.nas, owed, self._troubles, outage, self._copied, fetch_again=fetch_again
+        )
         self._stopping = threading.Event()
         self._bell = threading.Event()
         # Guards what is known of the feeder's rounds, and tells of news.
@@ -167,8 +176,8 @@ class NASAggregator:
             step()
         except RedisUnavailableError as error:
             self._outage.note(error)
-        except Exception:
-            log.exception("NAS: unexpected; going on")
+        except Exception as error:  # noqa: BLE001 - the edge of a thread, which goes on
+            tell(log, "NAS", error)
 
     def _look_around(self) -> None:
         with self._news:

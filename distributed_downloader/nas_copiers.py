@@ -15,6 +15,7 @@ from distributed_downloader.cancel import Cancel
 from distributed_downloader.config import NASConfig
 from distributed_downloader.errors import (
     CorruptError,
+    MissingError,
     PlaceError,
     PlaceUnseenError,
     RedisUnavailableError,
@@ -23,11 +24,13 @@ from distributed_downloader.errors import (
     TransferError,
     TransientError,
 )
-from distributed_downloader.nas_trouble import Key, Troubles
+from distributed_downloader.models import Token
+from distributed_downloader.nas_trouble import Troubles
 from distributed_downloader.outage import Outage
 from distributed_downloader.queue_terms import Owed
 from distributed_downloader.storage.nas import Delivery, NasFolder
 from distributed_downloader.storage.place import read_place
+from distributed_downloader.unexpected import as_transfer_error, tell
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +49,10 @@ class Deliveries(Protocol):
     def take_owed(self, folder: str, limit: int, busy: float, *, ended_only: bool) -> Sequence[Owed]:
         """Take up to `limit` files; nobody else gets them for `busy` seconds."""
 
-    def keep_owed(self, folder: str, files: Iterable[Key], seconds: float) -> None:
+    def keep_owed(self, folder: str, files: Iterable[Token], seconds: float) -> None:
         """Keep files from everybody for so long."""
 
-    def delivered(self, folder: str, job: int, task: int) -> bool:
+    def delivered(self, folder: str, file: Token) -> bool:
         """Count a file that is on the NAS; False if it was not owed (any more)."""
 
 
@@ -66,13 +69,17 @@ class Copy:
     moved: float | None = None
 
     @property
-    def key(self) -> Key:
+    def key(self) -> Token:
         """What the queue calls it."""
-        return self.owed.job, self.owed.task
+        return self.owed.token
 
     def progress(self, _: int) -> None:
         """Take note of a sign of life."""
         self.moved = time.monotonic()
+
+
+#: Downloads an owed file to the folder in which it was: its progress is told in bytes.
+FetchAgain = Callable[[Owed, Path, Cancel, Callable[[int], object]], object]
 
 
 class Copiers:
@@ -88,14 +95,16 @@ class Copiers:
         troubles: Troubles,
         outage: Outage,
         done: Callable[[], None],
+        *,
+        fetch_again: FetchAgain | None = None,
     ) -> None:
         self._settings, self._owed, self._troubles = settings, owed, troubles
-        self._outage, self._done = outage, done
+        self._outage, self._done, self._fetch_again = outage, done, fetch_again
         self._nas = Path(settings.path)
         self._cancel = Cancel()
         self._todo: queue.SimpleQueue[Copy | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._held: dict[Key, Copy] = {}
+        self._held: dict[Token, Copy] = {}
         # Daemons, so that a NAS that never answers cannot hold up our exit.
         self._threads = [
             threading.Thread(target=self._run, name="nas-copy", daemon=True)
@@ -161,8 +170,8 @@ class Copiers:
         while (copy := self._todo.get()) is not None:
             try:
                 self._tell(self._copy(copy))
-            except Exception:
-                log.exception("NAS: %s could not be reported; it is tried again", copy.owed.about.file.path)
+            except Exception as error:  # noqa: BLE001 - the edge of a thread, which goes on
+                tell(log, f"NAS: {copy.owed.about.file.path} could not be reported; it is tried again", error)
             with self._lock:
                 del self._held[copy.key]
             self._done()
@@ -184,11 +193,13 @@ class Copiers:
                 suspect=self._troubles.is_damaged(copy.key),
                 progress=copy.progress,
             )
+        except (CorruptError, MissingError) as error:
+            return self._restored(copy, error)
         except TransferError as error:
             return self._failed(copy, error)
         except Exception as error:
-            log.exception("%s: unexpected", file.path)
-            return self._failed(copy, TransientError(f"internal error: {type(error).__name__}: {error}"))
+            log.debug("%s: the trace of this error:", file.path, exc_info=True)
+            return self._failed(copy, as_transfer_error(error))
         if delivery.copied:  # reading proves nothing of a NAS that is full
             self._troubles.nas_works()
         self._troubles.file_works(copy.key)
@@ -197,7 +208,7 @@ class Copiers:
     def _delivered(self, copy: Copy, nas: NasFolder, delivery: Delivery) -> None:
         """Count the file, and only then remove it here."""
         file = copy.owed.about.file
-        self._owed.delivered(copy.folder, *copy.key)
+        self._owed.delivered(copy.folder, copy.key)
         log.info("nas     %s", file.path)
         if not self._settings.delete_after_copy:
             return
@@ -207,6 +218,24 @@ class Copiers:
             log.debug("%s stays here, for there was no time left to look at it", file.path)
         except TransferError as error:
             log.warning("%s stays here, though it is on the NAS: %s", file.path, error)
+
+    def _restored(self, copy: Copy, error: TransferError) -> Callable[[], None]:
+        """Fetch a file again that somebody has damaged or removed, so that it can be copied at once.
+
+        Not where another job has put its own there.
+        """
+        owed = copy.owed
+        if not (self._fetch_again and owed.sole):
+            return self._failed(copy, error)
+        log.warning("again   %s: %s; fetching it again", owed.about.file.path, error)
+        try:
+            self._fetch_again(owed, copy.root, self._cancel, copy.progress)
+        except StoppedError as stopped:
+            return self._failed(copy, stopped)
+        except TransferError as failure:
+            log.warning("again   %s: %s", owed.about.file.path, failure)
+            return self._failed(copy, error)
+        return lambda: self._owed.keep_owed(copy.folder, [copy.key], 0.0)
 
     def _failed(self, copy: Copy, error: TransferError) -> Callable[[], None]:
         if isinstance(error, StoppedError):

@@ -16,8 +16,8 @@ SHORTEST, LONGEST = 5.0, 300.0
 #: Files with a trouble of their own that are remembered, which bounds the memory.
 _REMEMBERED = 1000
 
-#: A file, as (job, task).
-Key = tuple[int, int]
+#: A file, as the queue calls it: `models.Token`.
+Key = tuple[int, ...]
 
 
 @dataclass

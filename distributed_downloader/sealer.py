@@ -15,6 +15,7 @@ from distributed_downloader.models import DownloadTask, JobState, Token
 from distributed_downloader.outcome import Range
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_parts import RedisParts
+from distributed_downloader.unexpected import tell
 
 log = logging.getLogger(__name__)
 
@@ -137,8 +138,8 @@ class Sealer:
                 except TransferError as error:
                     log.debug("%s: not read ahead: %s", each.task.file.path, error)
                     done = False
-                except Exception:
-                    log.exception("sealer: unexpected; the seal will be somebody's")
+                except Exception as error:  # noqa: BLE001 - the edge of a thread, which goes on
+                    tell(log, "sealer: the seal will be somebody else's", error)
                     self._ahead.forget(each.task)
                     done = True
                 if done:
@@ -183,10 +184,10 @@ class Sealer:
         file.prefix.add(found.written)
         if found.token:
             task = self._redis.begin(name, found.token)
+            if task is None or task.file != file.task.file:  # its numbers are another's: Redis lost its data
+                self._ahead.forget(file.task)
             if task:
                 self._start(name, task)
-            else:
-                self._ahead.forget(file.task)
             return True
         if not found.missing:
             self._ahead.forget(file.task)  # somebody else has it

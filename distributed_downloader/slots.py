@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.errors import RedisUnavailableError, StoppedError, TransferError, TransientError
+from distributed_downloader.errors import RedisUnavailableError, StoppedError, TransferError
 from distributed_downloader.hold import Hold
 from distributed_downloader.models import DownloadTask, Transfer
 from distributed_downloader.outage import Outage
 from distributed_downloader.queue_terms import Limits
 from distributed_downloader.reports import Report, Reports
 from distributed_downloader.running import Runner, Running
+from distributed_downloader.unexpected import as_transfer_error, dry, tell
 
 log = logging.getLogger(__name__)
 
@@ -137,15 +139,22 @@ class Slots:
             free()
             return
         # A daemon, so that a thread that hangs in a name server's silence cannot hold up our exit.
-        threading.Thread(
-            target=self._slot, args=(worker_id, token, running, free), name="slot", daemon=True
-        ).start()
-
-    def _slot(self, worker_id: str, token: str, running: Running, free: Callable[[], None]) -> None:
+        work = partial(self._run, worker_id, token, running)
         try:
-            self._deliver(self._run(worker_id, token, running), running.cancel)
-        except Exception:
-            log.exception("slot: %s could not be reported; the heartbeat will give it back", token)
+            slot = threading.Thread(target=self._slot, args=(work, token, running, free), name="slot")
+            slot.daemon = True
+            slot.start()
+        except RuntimeError as error:  # no memory for another thread
+            refusal = self._reports.failure(worker_id, token, running, as_transfer_error(error))
+            self._slot(lambda: refusal, token, running, free)
+
+    def _slot(
+        self, work: Callable[[], Report], token: str, running: Running, free: Callable[[], None]
+    ) -> None:
+        try:
+            self._deliver(work(), running.cancel)
+        except Exception as error:  # noqa: BLE001 - the edge of a thread, which goes on
+            tell(log, f"{running.task.name}: could not be reported; the heartbeat will give it back", error)
         finally:
             with self._changed:
                 self._running.pop(token, None)
@@ -156,7 +165,8 @@ class Slots:
         """Repeat a report until Redis took it, for a result must not be lost; or until we are stopped."""
         while True:
             try:
-                return report()
+                report()
+                return self._outage.over()
             except RedisUnavailableError as error:
                 self._outage.note(error)
                 if cancel.wait(_REPORT_AGAIN):
@@ -172,14 +182,13 @@ class Slots:
                 running.cancel.check()
             outcome = self._runner.run(task, running.cancel, running.progress, running.hold)
         except TransferError as error:
-            return self._reports.failure(worker_id, token, running, error)
+            return self._reports.failure(worker_id, token, running, dry(error) or error)
         except RedisUnavailableError as error:  # the fleet was to be asked
             self._outage.note(error)
             return self._reports.failure(worker_id, token, running, StoppedError("Redis is away"))
         except Exception as error:
-            log.exception("%s: unexpected", task.name)
-            internal = TransientError(f"internal error, please report it: {type(error).__name__}: {error}")
-            return self._reports.failure(worker_id, token, running, internal)
+            log.debug("%s: the trace of this error:", task.name, exc_info=True)
+            return self._reports.failure(worker_id, token, running, as_transfer_error(error))
         if task.about.part:
             self.part_rate = running.average or self.part_rate
         return self._reports.success(worker_id, token, running, outcome)

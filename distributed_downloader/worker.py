@@ -29,6 +29,7 @@ from distributed_downloader.retry import RetryPolicy
 from distributed_downloader.running import Runner
 from distributed_downloader.sealer import ReadAhead, Sealer
 from distributed_downloader.slots import Slots
+from distributed_downloader.unexpected import dry
 
 log = logging.getLogger(__name__)
 
@@ -178,6 +179,7 @@ class WorkerNode:
             folder=self._folder(),
             nas=self._deliverer.nas if self._deliverer else "",
             nas_trouble=self._deliverer.trouble if self._deliverer else "",
+            absence=self._heartbeat.outage.last,
         )
 
     def holds(self) -> set[str]:
@@ -254,7 +256,10 @@ class WorkerNode:
                 started = self._claiming and self._fill_slot(self._life)
             except RedisUnavailableError as error:
                 self._outage.note(error)
+                self._heartbeat.away()
                 self._stopping.wait(_LOOK)
+            except Exception as error:  # noqa: BLE001 - raised again unless it passes
+                self._rest_if_dry(error)
             finally:
                 if not started:
                     self._slots.give_back()
@@ -263,6 +268,13 @@ class WorkerNode:
             pass
         while self._deliverer and not self._stopping.is_set() and not self._deliverer.wait_done(_LOOK):
             pass
+
+    def _rest_if_dry(self, error: Exception) -> None:
+        """Claim nothing for a while if this machine has run dry, which passes; else raise."""
+        local = dry(error)
+        if local is None:
+            raise error
+        self._rest.begin(str(local), local)
 
     def _end_claim(self) -> None:
         """Make the fetcher return from Redis; again and again, for it may just be on its way there."""

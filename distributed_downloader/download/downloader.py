@@ -17,6 +17,7 @@ from distributed_downloader.download.split_files import SplitFiles
 from distributed_downloader.errors import (
     AccessError,
     LocalError,
+    NotAllowedError,
     NotFoundError,
     PlaceUnseenError,
     RefusedError,
@@ -26,9 +27,10 @@ from distributed_downloader.errors import (
 )
 from distributed_downloader.folders import Folders
 from distributed_downloader.hold import Hold
-from distributed_downloader.models import Descriptor, DownloadTask
+from distributed_downloader.models import Descriptor, DownloadTask, JobSpec, RepoFile, Token
 from distributed_downloader.outcome import ON_NAS, Divided, Finished, Outcome
 from distributed_downloader.patience import unless_silent
+from distributed_downloader.rules import Rules
 from distributed_downloader.ssl_config import HttpClient, origin, trusted_origins
 from distributed_downloader.storage import RepoFolder, sweep
 from distributed_downloader.storage.nas import NasFolder
@@ -42,6 +44,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds without a byte after which a slot does not wait any longer for the NAS.
 _NAS_SILENT = 10.0
+#: Seconds before a task is given back that is not for this machine, so that it does not come round at once.
+_NOT_ALLOWED = 0.1
 
 
 class Downloader:
@@ -60,9 +64,9 @@ class Downloader:
         http: HttpClient | None = None,
         http_engine: Engine | None = None,
     ) -> None:
-        self._settings = config.huggingface
+        self._settings, self._rules = config.huggingface, Rules(config)
         self._folders = folders or Folders(config)
-        self._owes = owes
+        self._owes, self._keeps = owes, not config.nas.delete_after_copy
         self._division = Division(config, self._folders, fleet) if fleet else None
         self._throttle = Throttle(config.app.max_bandwidth)
         self._engines = Engines(config.huggingface, http, http_engine)
@@ -83,12 +87,30 @@ class Downloader:
         where the fleet had to be asked.
         """
         cancel.check()
+        self._require_allowed(task, cancel)
         with self._explained(task.spec.endpoint), self._room_to_come():
             if task.about.part:
                 return self.split_files.part(task, cancel, progress, hold or Hold.unlimited())
             if task.about.is_seal:
                 return self._seal(task, cancel, progress, hold or Hold.unlimited())
             return self._whole(task, self._folders.output(task.spec), cancel, progress)
+
+    def _require_allowed(self, task: DownloadTask, cancel: Cancel) -> None:
+        """Raise NotAllowedError for a job that is not for this machine, whoever put it into Redis."""
+        if objection := self._rules.objection(task.spec):
+            cancel.wait(_NOT_ALLOWED)
+            raise NotAllowedError(f"{objection} on this machine, so the job is left to others")
+
+    def fetch_again(
+        self, spec: JobSpec, file: RepoFile, root: Path, cancel: Cancel, progress: Progress
+    ) -> None:
+        """Download a file as a whole, because somebody has damaged or removed it; raises TransferError."""
+        task = DownloadTask(token=Token(0, 0, 0), spec=spec, about=Descriptor(file=file))
+        self._require_allowed(task, cancel)
+        folder = RepoFolder(root, spec, self._room)
+        folder.claim_folder()
+        if not folder.has(file, cancel):
+            self._fetch(task, folder, cancel, progress)
 
     def close(self) -> None:
         """Close all connections; nothing may be running."""
@@ -104,7 +126,7 @@ class Downloader:
         if folder.has(task.file, cancel):
             progress(task.file.size)
             return Finished(owes=self._debt(root))
-        if self._on_nas(task, cancel):
+        if self._nas_will_do(task, folder) and self._on_nas(task, cancel):
             progress(task.file.size)
             return Finished(owes=ON_NAS)
         if self._division and (shared := self._division.place(task)):
@@ -183,6 +205,13 @@ class Downloader:
             return ON_NAS
         place = read_place(root) or make_place(root, create_root=False)
         return f"{place} {root}"
+
+    def _nas_will_do(self, task: DownloadTask, folder: RepoFolder) -> bool:
+        """Return whether a copy on the NAS is all that is wanted.
+
+        It is not where a folder was named that keeps its files, nor where something wrong has the name.
+        """
+        return not (task.spec.output_dir and self._keeps) and not folder.holds(task.file)
 
     def _on_nas(self, task: DownloadTask, cancel: Cancel) -> bool:
         """Return whether the file is on the NAS, and right, as far as the NAS tells."""

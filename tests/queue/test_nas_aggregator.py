@@ -18,7 +18,7 @@ import redis as redis_py
 from distributed_downloader import nas_aggregator, nas_copiers, nas_trouble
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.config import AppConfig
-from distributed_downloader.errors import LocalError
+from distributed_downloader.errors import LocalError, NotFoundError
 from distributed_downloader.models import JobSpec, JobState, JobStatus, RepoFile, RepoType, WorkerStatus
 from distributed_downloader.nas_aggregator import NASAggregator
 from distributed_downloader.outage import Outage
@@ -58,6 +58,8 @@ class Stage:
         self.folder = make_place(self.out, create_root=True)
         self.running: list[NASAggregator] = []
         self.jobs = 0
+        self.fetched: list[str] = []
+        self.unfetchable: Exception | None = None
         client.register(
             WorkerStatus(id="w", host="h", pid=1, version="1", slots=4, started_at=0, folder=self.folder)
         )
@@ -101,7 +103,7 @@ class Stage:
         files = [self.put(path) for path in paths]
         unfinished = [RepoFile(path=f"more{number}", size=1) for number in range(more)]
         assert self.client.submit(job, 0, [*files, *unfinished], "d")
-        self.client.seal(job)
+        self.client.seal(job, len(paths) + more)
         self.client.tick()
         for _ in range(len(paths) + more):
             token = self.client.claim("w", 1)
@@ -113,11 +115,22 @@ class Stage:
                 self.client.complete("w", token, task.file.size, "h", owes=owes)
         return job
 
-    def start(self, *, own: bool = True, **settings: object) -> NASAggregator:
+    def fetch_again(self, owed: Owed, root: Path, _: Cancel, progress: Callable[[int], object]) -> None:
+        """Bring a file back as the downloader would, or fail as `unfetchable` says."""
+        self.fetched.append(owed.about.file.path)
+        if self.unfetchable:
+            raise self.unfetchable
+        assert root == self.out
+        progress(self.put(owed.about.file.path).size)
+
+    def start(self, *, own: bool = True, again: bool = False, **settings: object) -> NASAggregator:
         nas = {"enabled": True, "path": str(self.root), **settings}
         output_dir = self.out if own else self.out.with_name("own")
         config = AppConfig.model_validate({"nas": nas, "app": {"output_dir": str(output_dir)}})
-        aggregator = NASAggregator(config, self.owed, lambda: read_place(output_dir), Outage("redis"))
+        fetch_again = self.fetch_again if again else None
+        aggregator = NASAggregator(
+            config, self.owed, lambda: read_place(output_dir), Outage("redis"), fetch_again
+        )
         self.running.append(aggregator)
         aggregator.start()
         return aggregator
@@ -242,7 +255,7 @@ def test_a_folder_that_is_not_seen_here_is_left_to_others(stage: Stage, path: st
     aggregator = stage.start()
     assert aggregator.wait_done(10)
     assert stage.job(job).owed == 1
-    assert [owed.job for owed in stage.owed.take_owed("0" * 32, 9, 1, ended_only=False)] == [job]
+    assert [owed.token.job for owed in stage.owed.take_owed("0" * 32, 9, 1, ended_only=False)] == [job]
 
 
 def test_a_relative_path_means_nothing_here(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -773,6 +786,50 @@ def test_a_damaged_file_is_copied_once_and_then_only_looked_at(
     assert tried[:4] == [False, True, True, True]
     stage.put("bad")
     assert stage.ended(job).delivered == 1
+
+
+def spoil(path: Path, trouble: str) -> None:
+    path.unlink() if trouble == "gone" else path.write_bytes(b"?" * path.stat().st_size)
+
+
+@pytest.mark.parametrize("trouble", ["gone", "damaged"])
+def test_what_somebody_has_damaged_or_removed_is_fetched_again(
+    stage: Stage, caplog: pytest.LogCaptureFixture, trouble: str
+) -> None:
+    job = stage.owe("bad", *"abc")
+    spoil(stage.local("bad"), trouble)
+    aggregator = stage.start(again=True)
+    assert stage.ended(job).delivered == 4
+    assert stage.fetched == ["bad"]
+    assert (stage.root / "org/name1/bad").read_bytes() == content_of("bad") == stage.local("bad").read_bytes()
+    (line,) = lines(caplog, "again   bad: ")
+    assert "fetching it again" in line
+    assert not aggregator.trouble
+
+
+@pytest.mark.parametrize("trouble", ["gone", "damaged"])
+def test_what_another_job_may_have_put_there_is_left_alone(stage: Stage, trouble: str) -> None:
+    job = stage.owe("bad", *"abc")
+    spoil(stage.local("bad"), trouble)
+    other = stage.spec().model_copy(update={"repo_id": "org/name1", "commit": "d" * 40})
+    assert stage.client.create_job(other, 1)[0] != job
+    aggregator = stage.start(again=True)
+    until(lambda: stage.job(job).delivered == 3)
+    assert "bad" in until(lambda: aggregator.trouble)
+    assert stage.fetched == []
+
+
+@pytest.mark.parametrize("trouble", ["gone", "damaged"])
+def test_what_cannot_be_fetched_again_waits_with_its_reason(
+    stage: Stage, caplog: pytest.LogCaptureFixture, trouble: str
+) -> None:
+    job = stage.owe("bad", *"abc")
+    spoil(stage.local("bad"), trouble)
+    stage.unfetchable = NotFoundError("bad: the hub does not have it")
+    aggregator = stage.start(again=True)
+    until(lambda: stage.job(job).delivered == 3)
+    assert "not there any more" in until(lambda: aggregator.trouble) or "damaged" in aggregator.trouble
+    assert lines(caplog, "again   bad: bad: the hub does not have it")
 
 
 def test_an_error_of_ours_holds_up_no_other(

@@ -49,6 +49,7 @@ class World:
         self.nas_id = make_place(self.nas, create_root=False)
         self.told: list[str] = []
         self.engine = "auto"
+        self.deletes = False
 
     def spec(self, output_dir: str = "") -> JobSpec:
         return JobSpec(
@@ -62,9 +63,15 @@ class World:
             output_dir=output_dir,
         )
 
-    def run(self, file: RepoFile = FILE, part: Part | None = None, place: str = "") -> object:
+    def run(
+        self,
+        file: RepoFile = FILE,
+        part: Part | None = None,
+        place: str = "",
+        output_dir: str = "",
+    ) -> object:
         about = Descriptor(file=file, part=part, place=place)
-        task = DownloadTask(token=Token(1, 1, 0), spec=self.spec(), about=about)
+        task = DownloadTask(token=Token(1, 1, 0), spec=self.spec(output_dir), about=about)
         worker = self.downloader()
         try:
             return worker.run(task, Cancel(), lambda _: None)
@@ -74,7 +81,7 @@ class World:
     def downloader(self) -> Downloader:
         config = AppConfig(
             app=AppSection(output_dir=str(self.own), disk_reserve=0),
-            nas=NASConfig(enabled=True, path=str(self.nas)),
+            nas=NASConfig(enabled=True, path=str(self.nas), delete_after_copy=self.deletes),
             huggingface=HuggingFaceConfig.model_validate({"engine": self.engine}),
         )
         folders = Folders(config, self.seen)
@@ -159,6 +166,28 @@ def test_what_is_on_the_nas_is_not_fetched(world: World) -> None:
     (world.nas / "org/name/big.bin").write_bytes(CONTENT)
     assert world.run() == Finished(owes=ON_NAS)
     assert not world.published.exists()
+
+
+@pytest.mark.parametrize("deletes", [True, False])
+def test_a_named_folder_gets_what_is_on_the_nas_already_if_it_keeps_files(
+    world: World, deletes: bool
+) -> None:
+    """Somebody has removed it there, for instance."""
+    (world.nas / "org/name").mkdir(parents=True)
+    (world.nas / "org/name/big.bin").write_bytes(CONTENT)
+    world.deletes = deletes
+    found = world.run(output_dir=str(world.own))
+    assert (found == Finished(owes=ON_NAS)) == deletes
+
+
+@pytest.mark.parametrize("deletes", [True, False])
+def test_a_wrong_file_is_replaced_though_the_right_one_is_on_the_nas(world: World, deletes: bool) -> None:
+    (world.nas / "org/name").mkdir(parents=True)
+    (world.nas / "org/name/big.bin").write_bytes(CONTENT)
+    world.published.parent.mkdir(parents=True)
+    world.published.write_bytes(CONTENT[:-1] + b"?")
+    world.deletes = deletes
+    assert world.run() != Finished(owes=ON_NAS)
 
 
 def test_a_trouble_of_the_nas_with_a_part_is_nobodys_fault(

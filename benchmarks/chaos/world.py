@@ -1,0 +1,155 @@
+"""Everything of one round: hub, Redis, disks, workers and the repos that are to arrive."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from benchmarks.chaos.members import Member, Members, Tally
+from benchmarks.chaos.mounts import mount, unmount_all
+from benchmarks.chaos.stores import Group, Single
+from benchmarks.waiting import Child, environment
+from distributed_downloader.local_hub import LocalHub
+from distributed_downloader.local_hub.repo import LocalRepo
+from distributed_downloader.redis_client import RedisClient
+from distributed_downloader.redis_view import RedisView
+from distributed_downloader.storage.place import make_place
+from tests.hub.faulty import FaultyHub
+
+#: Seconds after which a silent worker is taken for dead.
+LEASE = 4.0
+#: What each worker fetches in a second at most, so that a round lasts long enough for faults to strike.
+RATE = "2MB/s"
+SLOTS = 3
+#: The disk for downloads, and the NAS: small enough to be filled.
+DISK = "size=256m"
+
+
+class World:
+    """One round's world; a context manager that leaves nothing behind but the workers' logs."""
+
+    def __init__(
+        self,
+        folder: Path,
+        repos: Mapping[str, LocalRepo],
+        sources: Mapping[str, Path],
+        impostor: LocalHub,
+        store: Single | Group,
+        *,
+        workers: int,
+        mounts: bool,
+        shared: bool,
+    ) -> None:
+        """Describe it; `shared` tells whether all workers see the folder for downloads."""
+        self.repos, self.sources, self.impostor, self.store = repos, sources, impostor, store
+        self.lease = LEASE
+        self.mounts, self.shared = mounts, shared
+        self.hub = FaultyHub(repos)
+        self.folder = folder
+        self.disk, self.nas, self.real_nas = (folder / name for name in ("disk", "nas", "real-nas"))
+        self.redis = RedisClient(store.config)
+        self.view = RedisView(self.redis)
+        self.tally = Tally()
+        self.outputs = [self.disk / "shared"] if shared else [self.disk / f"own-{n}" for n in range(workers)]
+        #: Inodes that somebody else has changed, and repos of which that concerns a complete file since they
+        #: were asked for.
+        self.changed: set[tuple[int, int]] = set()
+        self.spoiled: set[str] = set()
+        self.members = Members([self._member(n) for n in range(workers)], self.tally)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> World:
+        with ExitStack() as stack:
+            for folder in (self.disk, self.nas, self.real_nas):
+                folder.mkdir(parents=True)
+            if self.mounts:
+                for folder in (self.disk, self.real_nas):
+                    mount(folder, "-t", "tmpfs", "-o", DISK, "chaos")
+                    stack.callback(unmount_all, folder)
+                mount(self.nas, "--bind", str(self.real_nas))
+                stack.callback(unmount_all, self.nas)
+            make_place(self.nas, create_root=False)
+            stack.enter_context(self.store)
+            stack.enter_context(self.hub)
+            stack.callback(self.redis.close)
+            settings = self.folder / "fleet.ini"
+            settings.touch(0o600)
+            settings.write_text(self._ini())
+            stack.callback(self.members.close)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+        for folder in (self.disk, self.nas, self.real_nas):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def command(self, name: str, *words: str) -> Child:
+        """Start a command of the product as a user would."""
+        return Child(self._words(*words), folder=self.folder, name=name, environ=self._environ("head"))
+
+    def master(self, repo: str, number: int) -> Child:
+        """Ask for a repo, for the n-th time."""
+        where = ("--output-dir", str(self.outputs[0])) if self.shared else ()
+        name = f"master-{repo.replace('/', '-')}-{number}"
+        return self.command(name, "master", repo.removeprefix("models/"), *where, "--split", "2MiB")
+
+    def note(self, text: str) -> None:
+        """Write down what happens, to be read beside the workers' logs."""
+        with (self.folder / "faults.log").open("a") as log:
+            log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+
+    def folders(self, repo: str) -> list[Path]:
+        """Return where a repo's files get their final names."""
+        return [root / repo.partition("/")[2] for root in (*self.outputs, self.real_nas)]
+
+    def _member(self, number: int) -> Member:
+        words = [str(LEASE), "--config", str(self.folder / "fleet.ini"), "worker"]
+        words += ["--concurrency", str(SLOTS), "--max-bandwidth", RATE]
+        output = self.outputs[0 if self.shared else number]
+        environ = self._environ(f"machine-{number}") | {"OUTPUT_DIR": str(output)}
+        return Member(number, self.folder, words, environ, self.tally)
+
+    def _words(self, *words: str) -> list[str]:
+        return [
+            sys.executable,
+            "-m",
+            "distributed_downloader",
+            "--config",
+            str(self.folder / "fleet.ini"),
+            *words,
+        ]
+
+    def _environ(self, machine: str) -> dict[str, str]:
+        home = self.folder / machine
+        return environment(HOME=str(home), HF_HOME=str(home / "hf-home"))
+
+    def _ini(self) -> str:
+        nas = f"[nas]\nenabled = true\npath = {self.nas}\n"
+        return f"[redis]\n{self.store.ini}[huggingface]\nendpoint = {self.hub.endpoint}\n{nas}"
+
+
+def write_repos(folder: Path) -> dict[str, Path]:
+    """Write many small files, large ones that are split, and a mix; return the folder of each repo."""
+    small = {f"notes/{n % 7}/file {n}.txt": n * n * 3 for n in range(120)}
+    large = {"config.json": 700, "model-1.safetensors": 17_000_001, "model-2.safetensors": 9_000_000}
+    mixed = {f"data/{n:03}.parquet": 50_000 + n * 30_011 for n in range(20)}
+    sizes = {
+        "models/chaos/small": small,
+        "models/chaos/large": large,
+        "datasets/chaos/mixed": {**mixed, "README.md": 0, "data/all.bin": 12_345_678},
+    }
+    for repo, files in sizes.items():
+        for name, size in files.items():
+            path = folder / repo / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(random.Random(f"{repo} {name}").randbytes(size))
+    return {repo: folder / repo for repo in sizes}

@@ -1,0 +1,68 @@
+"""What nobody expected: one line for people, the trace at DEBUG; a machine that runs dry blames no file."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+
+import pytest
+from urllib3.exceptions import NewConnectionError, ProtocolError
+
+from distributed_downloader.errors import LocalError, NetworkError, TransientError
+from distributed_downloader.unexpected import as_transfer_error, dry, tell
+
+DRY = [
+    (MemoryError(), "out of memory"),
+    (RuntimeError("can't start new thread"), "out of memory"),
+    (ImportError("x.so: failed to map segment from shared object"), "out of memory"),
+    (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "ulimit -n"),
+    (OSError(errno.ENFILE, os.strerror(errno.ENFILE)), "out of file descriptors"),
+    (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "out of memory"),
+    (OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS)), "network buffers"),
+]
+
+
+def raised_from(cause: BaseException) -> NetworkError:
+    error = NetworkError("no connection")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(("error", "words"), DRY)
+def test_a_machine_that_runs_dry_is_at_fault_itself(error: Exception, words: str) -> None:
+    for each in (error, raised_from(error), raised_from(ProtocolError("broken", error))):
+        found = dry(each)
+        assert isinstance(found, LocalError)
+        assert words in str(found)
+        assert isinstance(as_transfer_error(each), LocalError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("x"),
+        RuntimeError("x"),
+        OSError(errno.EIO, "x"),
+        raised_from(NewConnectionError(None, "refused")),  # type: ignore[arg-type]
+    ],
+)
+def test_other_errors_are_not(error: Exception) -> None:
+    assert dry(error) is None
+
+
+def test_an_internal_error_asks_to_be_reported_and_is_tried_again() -> None:
+    found = as_transfer_error(KeyError("a"))
+    assert isinstance(found, TransientError)
+    assert str(found) == "internal error, please report it: KeyError: 'a'"
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO"])
+def test_the_trace_is_for_debug_only(caplog: pytest.LogCaptureFixture, level: str) -> None:
+    log = logging.getLogger("distributed_downloader.test")
+    with caplog.at_level(level):
+        with pytest.raises(KeyError) as raised:
+            os.environ["NO_SUCH_NAME"]
+        tell(log, "heartbeat", raised.value)
+    assert "heartbeat: internal error, please report it: KeyError: 'NO_SUCH_NAME'" in caplog.text
+    assert ("Traceback" in caplog.text) == (level == "DEBUG")
