@@ -14,6 +14,7 @@ from distributed_downloader.models import JobState, WorkerStatus
 from distributed_downloader.outage import Outage
 from distributed_downloader.redis_client import Beat, RedisClient
 from distributed_downloader.redis_parts import RedisParts
+from distributed_downloader.unexpected import tell
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,8 @@ class Heartbeat:
 
     def __init__(self, redis: RedisClient, owner: Owner) -> None:
         self._redis, self._parts, self._owner = redis, RedisParts(redis), owner
-        self._outage = Outage(redis.address)
+        #: Its view of whether Redis is there.
+        self.outage = Outage(redis.address)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._strangers: set[str] = set()
@@ -93,7 +95,15 @@ class Heartbeat:
         self.last_beat = time.monotonic()
 
     def doubt(self) -> None:
-        """Beat before the next claim: Redis has just refused us a task."""
+        """Beat before the next claim: Redis has just refused us a task.
+
+        Not for each of them: where somebody filled the queue with junk, all of it goes through our hands.
+        """
+        if time.monotonic() - self.last_beat > _PULSE:
+            self.last_beat = 0.0
+
+    def away(self) -> None:
+        """Beat before the next claim: Redis does not answer, and may have lost who we are when it does."""
         self.last_beat = 0.0
 
     def stop(self) -> None:
@@ -110,11 +120,12 @@ class Heartbeat:
                 if time.monotonic() - self._pulsed_at >= _PULSE:
                     self._pulse()
                     self._pulsed_at = time.monotonic()
-                self._outage.over()
+                    self.outage.over()  # and not after a loop that had nothing to ask
             except RedisUnavailableError as error:
-                self._outage.note(error)
-            except Exception:
-                log.exception("heartbeat: unexpected; going on")
+                self.outage.note(error)
+                self.away()
+            except Exception as error:  # noqa: BLE001 - the edge of a thread, which goes on
+                tell(log, "heartbeat", error)
 
     def _pulse(self) -> None:
         status = self._owner.describe()
@@ -133,9 +144,9 @@ class Heartbeat:
         try:
             return self._report_parts()
         except RedisUnavailableError as error:
-            self._outage.note(error)
-        except Exception:
-            log.exception("heartbeat: the progress of parts cannot be reported")
+            self.outage.note(error)
+        except Exception as error:  # noqa: BLE001 - the edge of a thread, which goes on
+            tell(log, "heartbeat: the progress of parts cannot be reported", error)
         return _PULSE
 
     def _report_parts(self) -> float:
@@ -154,7 +165,7 @@ class Heartbeat:
         beat = self._redis.beat(status.id, status.host)
         if beat is None:
             if not self._stop.is_set():  # a worker that is leaving must not come back
-                log.warning("this worker was taken for dead, or Redis has lost its data; starting again")
+                self._say_why(status.id)
                 self._owner.declared_dead()
                 self.register()
             return False
@@ -163,6 +174,17 @@ class Heartbeat:
         self.parked = beat.parked
         self._reconcile(status.id, beat)
         return True
+
+    def _say_why(self, worker_id: str) -> None:
+        if not self._redis.has_lost(worker_id):
+            log.warning("this worker was taken for dead; starting again")
+            return
+        self.outage.lost()
+        log.warning(
+            "Redis at %s has lost data, this worker and its tasks among it: run the same `hf-downloader "
+            "master` commands again; what is on disk is kept",
+            self._redis.address,
+        )
 
     def _reconcile(self, worker_id: str, beat: Beat) -> None:
         for token, state in beat.tokens.items():

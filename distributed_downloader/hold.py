@@ -42,14 +42,15 @@ class Hold:
         """Take note of an answer: the task is still ours, and a part has `length` bytes now."""
         with self._lock:
             self._good_until = asked_at + self._trust
-            self._length = length
+            if length is not None:  # one that grew is of a Redis that lost who took its tail
+                self._length = length = min(length, self._length or length)
             shorten = self._shorten
         if shorten and length is not None:
             shorten(length)
 
     @property
     def length(self) -> int | None:
-        """Bytes of the part as Redis last told; None if it has not."""
+        """Bytes of the part as Redis told at the least; None if it has not."""
         with self._lock:
             return self._length
 

@@ -10,7 +10,9 @@ from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from distributed_downloader.checks import Count, Endpoint, Folder, PlaceId, number, plain
 from distributed_downloader.errors import RefusedError
+from distributed_downloader.outage import Absence
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 GitSha1 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
@@ -59,9 +61,9 @@ class TaskStatus(str, enum.Enum):
 
 
 class Model(BaseModel):
-    """Base of all models: immutable, and strict about unknown fields."""
+    """Base of all models: immutable, and strict about unknown fields and numbers that are none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class RepoFile(Model):
@@ -72,7 +74,7 @@ class RepoFile(Model):
     """
 
     path: str = Field(min_length=1)
-    size: int = Field(ge=0)
+    size: Count
     sha256: Sha256 | None = None
     git_sha1: GitSha1 | None = None
     #: Whether another file of the job has the same name, which matters where folders are not kept.
@@ -87,9 +89,9 @@ class RepoFile(Model):
 class Part(Model):
     """A byte range of a split file; `seal` is the task that waits for it."""
 
-    start: int = Field(ge=0)
+    start: Count
     length: int = Field(ge=1)
-    seal: int = Field(ge=0)
+    seal: Count
 
     @property
     def end(self) -> int:
@@ -107,7 +109,7 @@ class Descriptor(Model):
     file: RepoFile
     part: Part | None = None
     #: Id of the folder in which a split file is put together; see storage/place.py.
-    place: str = Field(default="", pattern=r"^[0-9a-f]*$")
+    place: PlaceId = ""
 
     @classmethod
     def from_line(cls, line: str) -> Descriptor:
@@ -118,11 +120,11 @@ class Descriptor(Model):
         if len(extra) < len(pairs) or not extra.keys() <= {"clash", "part", "seal", "place"}:
             raise ValueError(f"unknown words in a descriptor: {words!a}")
         key = "sha256" if len(digest) == 64 else "git_sha1"
-        file = {"path": path, "size": int(size), key: digest or None, "clash": "clash" in extra}
+        file = {"path": plain(path), "size": number(size), key: digest or None, "clash": "clash" in extra}
         part = None
         if "part" in extra:
             start, length = extra["part"].split("+")
-            part = {"start": int(start), "length": int(length), "seal": int(extra["seal"])}
+            part = {"start": number(start), "length": number(length), "seal": number(extra["seal"])}
         return cls.model_validate({"file": file, "part": part, "place": extra.get("place", "")})
 
     @model_validator(mode="after")
@@ -153,21 +155,21 @@ class JobSpec(Model):
     revision: str
     commit: Commit
     #: Where to fetch from; not part of the job's identity, for the commit pins the content.
-    endpoint: str
+    endpoint: Endpoint
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     #: Absolute folder for all workers, or "" for each worker's own `[app] output_dir`.
-    output_dir: str = ""
+    output_dir: Folder = ""
     #: Id of `output_dir`, which the master has left there for the workers to see; "" where it could not.
-    place: str = ""
+    place: PlaceId = ""
     #: Id of the NAS as the master sees it; "" if it sees none.
-    nas: str = ""
+    nas: PlaceId = ""
     #: Whether the NAS holds `<org>/<name>_<basename>` instead of `<org>/<name>/<path>`.
     flat: bool = False
     #: Files of more bytes are fetched in parts where the workers share a folder; 0 = none.
-    split_over: int = Field(default=0, ge=0)
+    split_over: Count = 0
     #: Bytes of a part; 0 = as it suits file and fleet.
-    part_size: int = Field(default=0, ge=0)
+    part_size: Count = 0
 
     def identity(self) -> str:
         """Return a digest that is equal for the same repo, commit, filters and output."""
@@ -190,8 +192,8 @@ class Token(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Token:
         """Parse a token; raises RefusedError for anything else."""
-        if not re.fullmatch(r"\d+\.\d+\.\d+", text, re.ASCII):
-            raise RefusedError(f"{text!r} in Redis is not a task token; something else writes there")
+        if not re.fullmatch(r"\d{1,16}\.\d{1,16}\.\d{1,16}", text, re.ASCII):
+            raise RefusedError(f"{text[:80]!a} in Redis is not a task token; something else writes there")
         return cls(*map(int, text.split(".")))
 
 
@@ -263,6 +265,8 @@ class WorkerStatus(Model):
     nas: str = ""
     #: Why files do not get to the NAS at the moment, or "".
     nas_trouble: str = ""
+    #: The last time without Redis.
+    absence: Absence | None = None
     #: Seconds until the worker is taken for dead.
     lease: float = 0
 
@@ -276,6 +280,8 @@ class Failure(Model):
     tries: int
     #: Unix time of the last try.
     at: float
+    #: Bytes of the file that lie on `host`, if it is to go on from them.
+    kept: Count = 0
 
 
 class JobStatus(Model):
@@ -322,16 +328,6 @@ class JobStatus(Model):
     def files_done(self) -> int:
         """How many of them are complete."""
         return self.done - self.parts_done
-
-
-class FileStatus(Model):
-    """One file of a job, where it stands and on which host it lies."""
-
-    path: str
-    size: int
-    status: TaskStatus
-    host: str = ""
-    error: str = ""
 
 
 class QueueStatus(Model):

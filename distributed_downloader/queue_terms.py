@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from distributed_downloader.models import Descriptor, JobSpec, JobState
+from distributed_downloader.models import Descriptor, JobSpec, JobState, Token
 from distributed_downloader.outcome import Range
 
 
@@ -30,6 +30,8 @@ class Limits:
     tick: float = 1.0
     #: Parts that a file may be split into, which bounds the time that Redis is busy with it.
     parts: int = 2048
+    #: The longest pause that a worker keeps at one go, whoever asked for it.
+    hold: float = 3600.0
     #: Least bytes of a tail that are worth a connection of their own.
     least_tail: int = 64 * 1024
 
@@ -111,12 +113,13 @@ class FileParts(NamedTuple):
 
 
 class Owed(NamedTuple):
-    """A file that has to get to the NAS."""
+    """A file that has to get to the NAS; its token is the one with which it was done."""
 
-    job: int
-    task: int
+    token: Token
     about: Descriptor
     spec: JobSpec
+    #: Whether no other job, of another commit for instance, fills the same repo's folder.
+    sole: bool = False
 
 
 class Verdict(enum.Enum):

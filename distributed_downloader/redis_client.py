@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from distributed_downloader.errors import ConflictError, RefusedError, UnknownJobError
 from distributed_downloader.models import (
@@ -23,12 +23,12 @@ from distributed_downloader.models import (
     WorkerStatus,
 )
 from distributed_downloader.queue_terms import Beat, Limits, Settled, Verdict
+from distributed_downloader.redis_claim import BlockingClaim
 from distributed_downloader.redis_connection import (
     Scripts,
     address_of,
     check_server,
     connect,
-    connect_to_block,
     translated,
 )
 
@@ -39,11 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Beat", "Limits", "RedisClient", "Settled", "Verdict"]
 
-#: Seconds; Redis before 7.0.8 takes a timeout below a millisecond for "for ever".
-_LEAST_BLOCK = 0.25
-#: Seconds that Redis may be late with the end of a block before the connection counts as broken.
-_BLOCK_MARGIN = 10
-
 
 class RedisClient:
     """One Redis, as the master and the workers use it; connects when first used."""
@@ -51,8 +46,7 @@ class RedisClient:
     def __init__(
         self, config: RedisConfig, *, namespace: str = "{hfd}:", limits: Limits | None = None
     ) -> None:
-        self._config: RedisConfig | None = config
-        self._set_up(connect(config), namespace, limits, None)
+        self._set_up(connect(config), namespace, limits, None, config)
 
     @classmethod
     def over(
@@ -65,8 +59,7 @@ class RedisClient:
     ) -> RedisClient:
         """Use a client that is there already (one that decodes its responses), and maybe other scripts."""
         self = cls.__new__(cls)
-        self._config = None
-        self._set_up(client, namespace, limits, sources)
+        self._set_up(client, namespace, limits, sources, None)
         return self
 
     def _set_up(
@@ -75,6 +68,7 @@ class RedisClient:
         namespace: str,
         limits: Limits | None,
         sources: Mapping[str, str] | None,
+        config: RedisConfig | None,
     ) -> None:
         #: For RedisView: every other reader wants one of the methods below.
         self.commands = client
@@ -83,9 +77,9 @@ class RedisClient:
         #: `host:port/db`, for messages; no secrets.
         self.address = address_of(client)
         self.scripts = Scripts(client, namespace, self.address, sources)
-        self._blocking: redis.Redis | None = None
-        self._blocking_seconds = 0.0
-        self._blocking_id: int | None = None
+        #: Identities of the jobs made here: a Redis that lost its data may give a number to another job.
+        self._made: dict[int, str] = {}
+        self._claim = BlockingClaim(config, client, self.scripts)
 
     def key(self, name: str) -> str:
         """Return the full name of a key."""
@@ -117,19 +111,20 @@ class RedisClient:
                 f"job {job} fills the same folder with the {answer[2]} {spec.repo_id}: give this "
                 f"{repo_type} another --output-dir, or `hf-downloader forget {job}` first"
             )
+        self._made[job] = spec.identity()
         return job, outcome == "created"
 
     def submit(self, job: int, base: int, files: Sequence[RepoFile], digest: str) -> bool:
         """Add a chunk of the listing behind the first `base` files; False if it was not taken.
 
         It is not when `base` is not the job's total (a chunk sent twice), when the listing is complete,
-        or when the job is gone: `listed` tells. `digest` is kept with the total.
+        or when the job is gone, whoever has its number now: `listed` tells. `digest` is kept with the total.
         """
         if len(files) > self.limits.chunk:
             raise ValueError(f"a chunk has {self.limits.chunk} files at most, not {len(files)}")
         size = sum(file.size for file in files)
         lines = (file.to_line() for file in files)
-        return bool(self.scripts.run("submit", job, base, size, digest, *lines))
+        return bool(self.scripts.run("submit", job, base, size, digest, self._made.get(job, ""), *lines))
 
     def whole(self, job: int, reason: str) -> None:
         """Say why large files of the job are not split, for `status`; nothing depends on it."""
@@ -140,16 +135,29 @@ class RedisClient:
 
         Raises UnknownJobError when the job is gone.
         """
-        with translated(self.address):
-            fields = ["total", "parts", "digest", "sealed"]
-            total, parts, digest, sealed = self.commands.hmget(self.key(f"job:{job}"), fields)
+        with translated(self.address), self.commands.pipeline(transaction=True) as pipe:
+            pipe.hmget(self.key(f"job:{job}"), ["total", "parts", "digest", "sealed"])
+            pipe.hget(self.key("names"), str(job))
+            (total, parts, digest, sealed), name = pipe.execute()
+        self.require_ours(job, str(name).partition(" ")[0])
         if total is None:
-            raise UnknownJobError(f"job {job} is gone: somebody made Redis forget it")
+            raise self._gone(job)
         return int(total) - int(parts or 0), str(digest), sealed == "1"
 
-    def seal(self, job: int) -> None:
-        """Say that the listing is complete, so that the job may end."""
-        self.scripts.run("seal", job)
+    def require_ours(self, job: int, identity: str) -> None:
+        """Raise UnknownJobError if the job was made here, and its number is another's now."""
+        if self._made.get(job, identity) != identity:
+            raise self._gone(job)
+
+    def _gone(self, job: int) -> UnknownJobError:
+        return UnknownJobError(
+            f"job {job} is gone: somebody made Redis forget it, or Redis at {self.address} lost its data; "
+            "run the same command again: what is on disk is kept"
+        )
+
+    def seal(self, job: int, files: int) -> bool:
+        """Say that the listing is complete, so that the job may end; False if it has not that many files."""
+        return bool(self.scripts.run("seal", job, files, self._made.get(job, "")))
 
     # -- the worker's part ------------------------------------------------------------------------
 
@@ -180,6 +188,11 @@ class RedisClient:
         tokens = {token: states.get(state) for token, state in zip(answer[1::2], answer[2::2], strict=True)}
         return Beat(tokens, int(answer[0]))
 
+    def has_lost(self, worker_id: str) -> bool:
+        """Return whether Redis knows nothing of a worker that did not leave: it lost that, and maybe all."""
+        with translated(self.address):
+            return self.commands.zscore(self.key("dead"), worker_id) is None
+
     def report(self, worker: WorkerStatus) -> None:
         """Say what the worker is doing, for `status`; nothing depends on it."""
         with translated(self.address):
@@ -192,30 +205,12 @@ class RedisClient:
         For one thread at a time. A token whose reply is lost stays in the list, and `beat` shows it.
         """
         with translated(self.address):
-            try:
-                client = self._connect_to_block(timeout)
-                ready, mine = self.key("ready"), self.key(f"active:{worker_id}")
-                token: Any = client.brpoplpush(ready, mine, max(_LEAST_BLOCK, timeout))
-            except BaseException:
-                self._blocking_id = None  # the next connection has another
-                raise
-        return None if token is None else str(token)
-
-    def _connect_to_block(self, timeout: float) -> redis.Redis:
-        if self._config is None:
-            return self.commands
-        if self._blocking is None or timeout > self._blocking_seconds:
-            self._blocking = connect_to_block(self._config, timeout + _BLOCK_MARGIN)
-            self._blocking_seconds, self._blocking_id = timeout, None
-        if self._blocking_id is None:
-            self._blocking_id = int(self._blocking.client_id())
-        return self._blocking
+            return self._claim.wait(self.key("ready"), self.key(f"active:{worker_id}"), timeout)
 
     def unblock(self) -> None:
         """End a `claim` that waits in another thread; harmless if none does, so call again until it ended."""
-        if (claimer := self._blocking_id) is not None:
-            with translated(self.address):
-                self.commands.client_unblock(claimer)
+        with translated(self.address):
+            self._claim.wake()
 
     def begin(self, worker_id: str, token: str) -> DownloadTask | None:
         """Return the task of a claimed token; None if it is not, or no longer, for this worker.
@@ -232,12 +227,12 @@ class RedisClient:
                 spec=JobSpec.model_validate_json(spec),
                 about=Descriptor.from_line(line),
                 tries=int(tries),
-                hold=int(hold) / 1000,
+                hold=min(int(hold) / 1000, self.limits.hold),
             )
         except (ValueError, RefusedError) as error:
-            path = "\t".join(line.split("\t", 3)[2:3]).encode("utf-8", "replace").decode() or "?"
+            path = "\t".join(line.split("\t", 3)[2:3])[:4096].encode("utf-8", "replace").decode() or "?"
             reason = f"this entry in Redis cannot be read; `forget` the job and submit it again: {error}"
-            failure = Failure(path=path, error=reason, host="", tries=int(tries), at=time.time())
+            failure = Failure(path=path, error=reason[:500], host="", tries=int(tries), at=time.time())
             self.fail(worker_id, token, failure, None)
             return None
 
@@ -254,10 +249,16 @@ class RedisClient:
         host: str,
         *,
         written: bool = True,
+        length: int | None = None,
         owes: str = "",
     ) -> Settled:
-        """Count a task as done; its file lies on `host`. For `written` and `owes` see outcome.Finished."""
-        return Settled(self.scripts.run("complete", worker_id, token, size, host, int(written), owes))
+        """Count a task as done; its file lies on `host`. For `written` and `owes` see outcome.Finished.
+
+        Of a part, `length` is what `progress` last told of it, None if it has not.
+        """
+        told = "" if length is None else length
+        args = (worker_id, token, size, host, int(written), told, owes)
+        return Settled(self.scripts.run("complete", *args))
 
     def fail(
         self,
@@ -338,8 +339,7 @@ class RedisClient:
 
     def close(self) -> None:
         """Close the connections."""
-        if self._blocking is not None:
-            self._blocking.close()
+        self._claim.close()
         self.commands.close()
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from distributed_downloader.models import Descriptor, JobSpec
+from distributed_downloader.errors import RefusedError
+from distributed_downloader.models import Descriptor, JobSpec, Token
 from distributed_downloader.queue_terms import Owed
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_connection import Answer, translated
@@ -34,24 +35,26 @@ class RedisDeliveries:
         With `ended_only`, only those of jobs that have been downloaded as a whole.
         """
         answer = self._scripts.run("owed", folder, limit, round(busy * 1000), int(ended_only))
-        rows = zip(answer[::3], answer[1::3], answer[2::3], strict=True)
-        return [owed for name, line, spec in rows if (owed := _owed(name, line, spec))]
+        rows = zip(*(answer[place::4] for place in range(4)), strict=True)
+        return [
+            owed for name, line, spec, sole in rows if (owed := _owed(name, line, spec, sole=sole == "1"))
+        ]
 
-    def keep_owed(self, folder: str, files: Iterable[tuple[int, int]], seconds: float) -> None:
-        """Keep files, as `(job, task)`, from others for so long: they are being copied, or have to wait."""
-        names = [f"{job}.{task}" for job, task in files]
+    def keep_owed(self, folder: str, files: Iterable[Token], seconds: float) -> None:
+        """Keep files from others for so long: they are being copied, or have to wait."""
+        names = [str(token) for token in files]
         if names:
             self._scripts.run("keep", folder, round(seconds * 1000), *names)
 
-    def delivered(self, folder: str, job: int, task: int) -> bool:
+    def delivered(self, folder: str, file: Token) -> bool:
         """Count a file that has got to the NAS; False if it was not owed (any more)."""
-        return bool(self._scripts.run("deliver", folder, job, task))
+        return bool(self._scripts.run("deliver", folder, str(file)))
 
 
-def _owed(name: str, line: str, spec: str) -> Owed | None:
-    job, task = map(int, name.split("."))
+def _owed(name: str, line: str, spec: str, *, sole: bool) -> Owed | None:
     try:
-        return Owed(job, task, Descriptor.from_line(line), JobSpec.model_validate_json(spec))
-    except ValueError as error:
+        about, job = Descriptor.from_line(line), JobSpec.model_validate_json(spec)
+        return Owed(Token.parse(name), about, job, sole)
+    except (ValueError, RefusedError) as error:
         log.warning("file %s is owed to the NAS and cannot be read in Redis: %s", name, error)
         return None

@@ -11,11 +11,12 @@ from itertools import islice
 
 from pydantic import ValidationError
 
+from distributed_downloader.checks import number_or
 from distributed_downloader.errors import RefusedError
 from distributed_downloader.models import (
     Descriptor,
     Failure,
-    FileStatus,
+    Model,
     RepoFile,
     TaskStatus,
     Token,
@@ -24,16 +25,25 @@ from distributed_downloader.models import (
 from distributed_downloader.outcome import Range
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_connection import Answer, translated
+from distributed_downloader.redis_waiting import read_reason
 
 #: Files that one round trip reads.
 _CHUNK = 1000
 
 
-class FileProgress(FileStatus):
-    """One file of a job, and how far it is."""
+class FileProgress(Model):
+    """One file of a job, where it stands, on which host it lies, and how far it is."""
 
+    path: str
+    size: int
+    status: TaskStatus
+    host: str = ""
+    #: Why it failed, or why its last try did, or "".
+    error: str = ""
     #: Bytes that are there of a file under way, and all of one that is done; 0 where nobody has it in hand.
     bytes_done: int = 0
+    #: Seconds until its next try, or until others may try than the host that has a part of it; or None.
+    next_try: float | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,10 @@ class _Places:
     """Where the tasks of one job are, as far as their own lists do not tell."""
 
     active: set[int]
-    delayed: set[int]
+    #: Seconds until the next try.
+    delayed: Mapping[int, float]
+    #: Seconds until others than the host that has a part of it may have it.
+    parked: Mapping[int, float]
     #: By path: what workers have fetched of whole files and of parts that are not done.
     flying: Mapping[str, int]
     hosts: Mapping[int, str]
@@ -51,6 +64,10 @@ class _Places:
         if task in self.active:
             return TaskStatus.ACTIVE
         return TaskStatus.DELAYED if task in self.delayed else TaskStatus.PENDING
+
+    def wait(self, task: int) -> float | None:
+        """Return the seconds until the next try of a task that waits for one."""
+        return self.delayed.get(task, self.parked.get(task))
 
 
 @dataclass(frozen=True)
@@ -64,6 +81,8 @@ class _Row:
     done: bool
     #: Number of the host where it lies.
     host: int
+    #: Why its last try went wrong, as it lies there.
+    why: str | None
 
     @cached_property
     def about(self) -> Descriptor:
@@ -80,6 +99,9 @@ class RedisFiles:
     def all(self, total: int, workers: Iterable[WorkerStatus]) -> Iterator[FileProgress]:
         """Yield the files of `total` tasks, in the order of the listing; `workers` tell how far they are."""
         places = self._places(workers)
+        with translated(self._client.address):
+            listed: Answer = self._redis.hlen(self._key("tasks"))
+        total = min(total, listed + _CHUNK)  # whatever somebody wrote: nobody waits for what is not there
         for first in range(0, total, _CHUNK):
             yield from self._chunk(range(first, min(first + _CHUNK, total)), places)
 
@@ -111,29 +133,37 @@ class RedisFiles:
             else:
                 # All parts of a seal that nothing holds are there.
                 there = file.size if about.is_seal else places.flying.get(file.path, 0)
-                yield FileProgress(**base, status=places.of(row.task), bytes_done=min(there, file.size))
+                wait = places.wait(row.task)
+                why = read_reason(row.why) if wait is not None else None
+                yield FileProgress(
+                    **base,
+                    status=places.of(row.task),
+                    bytes_done=min(there, file.size),
+                    error=why.error if why else "",
+                    next_try=wait,
+                )
 
     def _rows(self, tasks: range) -> Iterator[_Row]:
         first, last = tasks[0], tasks[-1]
         names = [str(task) for task in tasks]
         with translated(self._client.address), self._redis.pipeline(transaction=True) as pipe:
-            for part in ("tasks", "failed", "held"):
+            for part in ("tasks", "failed", "held", "why"):
                 pipe.hmget(self._key(part), names)
             pipe.getrange(self._key("done"), first // 8, last // 8)
             pipe.getrange(self._key("where"), 2 * first, 2 * last + 1)
-            lines, failed, held, done, where = pipe.execute()
+            lines, failed, held, why, done, where = pipe.execute()
         bits, hosts = _bytes(done), _bytes(where)
         for i, task in enumerate(tasks):
             host = int.from_bytes(hosts[2 * i : 2 * i + 2], "big")
             is_done = _bit(bits, task - first // 8 * 8)
-            yield _Row(task, lines[i], failed[i], held[i] is not None, is_done, host)
+            yield _Row(task, lines[i], failed[i], held[i] is not None, is_done, host, why[i])
 
     def _written(self, seals: Sequence[int]) -> dict[int, int]:
         """Return the bytes that split files have of parts that are done, and of what was there before."""
         with translated(self._client.address), self._redis.pipeline(transaction=False) as pipe:
             for seal in seals:
                 pipe.hget(self._key("records"), str(seal))
-            counts = [int(count) if (count or "").isdecimal() else 0 for count in pipe.execute()]
+            counts = [number_or(count, 0) for count in pipe.execute()]
             for seal, count in zip(seals, counts, strict=True):
                 pipe.hmget(self._key("records"), [f"{seal}.{n}" for n in range(max(count, 1))])
             return {seal: _sum(records) for seal, records in zip(seals, pipe.execute(), strict=True)}
@@ -143,15 +173,25 @@ class RedisFiles:
         with translated(self._client.address), self._redis.pipeline(transaction=True) as pipe:
             pipe.zrange(key("workers"), 0, -1)
             pipe.zrange(key("dead"), 0, -1)
-            living, dead = pipe.execute()
+            pipe.smembers(key("parked"))
+            pipe.time()
+            living, dead, hosts_parked, (now, _) = pipe.execute()
             for worker in (*living, *dead):
                 pipe.lrange(key(f"active:{worker}"), 0, -1)
             active = [token for tokens in pipe.execute() for token in tokens]
-            delayed = [token for token, _ in self._redis.zscan_iter(key("delayed"), count=_CHUNK)]
+            delayed = dict(self._redis.zscan_iter(key("delayed"), count=_CHUNK))
+            parked: dict[str, float] = {}
+            for host in hosts_parked:
+                parked |= self._redis.zscan_iter(key(f"parked:{host}"), count=_CHUNK)
             numbers: Answer = self._redis.hgetall(self._key("hosts"))
-        hosts = {int(number): host for host, number in numbers.items()}
-        tasks = _tasks_of(self._job, active), _tasks_of(self._job, delayed)
-        return _Places(*tasks, _flying(self._job, workers), hosts)
+        hosts = {number_or(number, 0): host for host, number in numbers.items()}
+        return _Places(
+            active={*_tasks_of(self._job, active)},
+            delayed=_waits_of(self._job, delayed, now),
+            parked=_waits_of(self._job, parked, now),
+            flying=_flying(self._job, workers),
+            hosts=hosts,
+        )
 
     def _key(self, part: str) -> str:
         return self._client.key(f"job:{self._job}:{part}")
@@ -190,15 +230,21 @@ def _sum(records: Iterable[str | None]) -> int:
     return total
 
 
-def _tasks_of(job: int, tokens: Sequence[str]) -> set[int]:
-    found = set()
+def _waits_of(job: int, tokens: Mapping[str, float], now: int) -> dict[int, float]:
+    """Return the seconds until the time, in ms, that stands with each token of the job; by task."""
+    return {task: max(0.0, tokens[text] / 1000 - now) for task, text in _tasks_of(job, tokens).items()}
+
+
+def _tasks_of(job: int, tokens: Iterable[str]) -> dict[int, str]:
+    """Return the tokens that are of the job, by task."""
+    found = {}
     for text in tokens:
         try:
             token = Token.parse(text)
         except RefusedError:
             continue
         if token.job == job:
-            found.add(token.task)
+            found[token.task] = text
     return found
 
 

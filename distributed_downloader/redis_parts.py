@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from distributed_downloader.checks import number_or
 from distributed_downloader.models import JobState
 from distributed_downloader.outcome import Range
 from distributed_downloader.queue_terms import Blind, FileParts, Member, Split, Tail
@@ -52,7 +53,7 @@ class RedisParts:
             living: Answer = commands.zrange(self._client.key("workers"), 0, -1)
         words = {worker: [*about.get(worker, "").split(" ", 3), "", "", ""] for worker in living}
         return [
-            Member(worker, int(slots) if slots.isdecimal() else 1, folder.strip("-"), nas.strip("-"))
+            Member(worker, number_or(slots, 1), folder.strip("-"), nas.strip("-"))
             for worker, (slots, folder, nas, *_) in words.items()
         ]
 

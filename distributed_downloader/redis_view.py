@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from pydantic import ValidationError
 
+from distributed_downloader.checks import number_or
 from distributed_downloader.errors import UnknownJobError
 from distributed_downloader.models import (
     Failure,
@@ -21,6 +22,7 @@ from distributed_downloader.models import (
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_connection import Answer, translated
 from distributed_downloader.redis_files import FileProgress, RedisFiles, read_failure
+from distributed_downloader.redis_waiting import NextTry, RedisWaiting
 
 _TYPES = {f"{kind.value}s": kind for kind in RepoType}
 
@@ -41,7 +43,7 @@ class RedisView:
         """Return all jobs, oldest first; one that cannot be read is left out."""
         with translated(self._client.address):
             ids: Answer = self._redis.zrange(self._key("jobs"), 0, -1)
-        return self._read([int(job) for job in ids])
+        return self._read([found for job in ids if (found := number_or(job, 0))])
 
     def running(self) -> bool:
         """Return whether any job is running; costs little while none is, or few have not ended."""
@@ -58,8 +60,9 @@ class RedisView:
         return [str(job) for job in answer]
 
     def job(self, id: int) -> JobStatus:  # noqa: A002
-        """Return one job; raises UnknownJobError."""
+        """Return one job; raises UnknownJobError, also if one of that number that we made is another now."""
         if found := self._read([id]):
+            self._client.require_ours(id, found[0].spec.identity())
             return found[0]
         raise UnknownJobError(f"there is no job {id}; `hf-downloader repos` lists them all")
 
@@ -68,7 +71,7 @@ class RedisView:
 
         Raises UnknownJobError, with near names, when there is none.
         """
-        if name.isascii() and name.isdigit() and (found := self._read([int(name)])):
+        if (number := number_or(name, 0)) and (found := self._read([number])):
             return found
         prefix, _, rest = name.partition("/")
         kind, repo_id = (_TYPES[prefix], rest) if prefix in _TYPES and rest else (None, name)
@@ -112,14 +115,18 @@ class RedisView:
         names = [f"{task}{kind}" for task in found for kind in ("", "~")]
         with translated(self._client.address):
             counts: Answer = self._redis.hmget(self._key(f"job:{job}:tries"), names) if names else []
-        numbers = [int(count) if (count or "").isdecimal() else 0 for count in counts]
+        numbers = [number_or(count, 0) for count in counts]
         for failure, plain, excused in zip(found.values(), numbers[::2], numbers[1::2], strict=True):
             yield failure.model_copy(update={"tries": max(failure.tries, plain + excused)})
+
+    def next_tries(self, jobs: Collection[int], limit: int) -> list[tuple[int, NextTry]]:
+        """Return of each job the next `limit` tasks that wait for another try, with its id."""
+        return RedisWaiting(self._client).soon(jobs, limit)
 
     def _failed(self, job: int) -> Iterator[tuple[int, Failure]]:
         with translated(self._client.address):
             for task, text in self._redis.hscan_iter(self._key(f"job:{job}:failed"), count=100):
-                yield int(task), read_failure(text)
+                yield number_or(task, 0), read_failure(text)
 
     # -- the fleet --------------------------------------------------------------------------------
 
@@ -166,7 +173,7 @@ class RedisView:
             delayed=delayed,
             parked=parked,
             workers=len(fleet),
-            slots=sum(int(number) for number in slots if number.isdecimal()),
+            slots=sum(number_or(number, 1) for number in slots),
             jobs=dict(Counter(job.state.value for job in self.jobs())),
         )
 

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from distributed_downloader.errors import TransferError, TransientError
+from distributed_downloader.errors import NotAllowedError, TransferError, TransientError
 from distributed_downloader.models import DownloadTask, Failure
 from distributed_downloader.outcome import Divided, Finished, Outcome
 from distributed_downloader.queue_terms import Blind, Split
@@ -64,7 +64,13 @@ class Reports:
     def _completed(self, worker_id: str, token: str, running: Running, outcome: Finished) -> None:
         task = running.task
         settled = self._redis.complete(
-            worker_id, token, task.about.size, self._host, written=outcome.written, owes=outcome.owes
+            worker_id,
+            token,
+            task.about.size,
+            self._host,
+            written=outcome.written,
+            length=running.hold.length,
+            owes=outcome.owes,
         )
         if settled is Settled.STALE:
             log.info("done    %s, but the task had been given to another worker", running.name)
@@ -92,7 +98,7 @@ class Reports:
         self, worker_id: str, token: str, task: DownloadTask, reason: str, error: TransferError
     ) -> None:
         answer = self._parts.blind(worker_id, token, reason)
-        if answer is Blind.FOR_OTHERS:
+        if answer is Blind.FOR_OTHERS and not isinstance(error, NotAllowedError):
             self._on_rest(reason, error)  # or it would be our next claim again
         if answer is not Blind.ASLEEP:
             return
@@ -116,7 +122,14 @@ class Reports:
         verdict = self._redis.fail(
             worker_id,
             token,
-            Failure(path=task.name, error=reason, host=self._host, tries=task.tries + 1, at=time.time()),
+            Failure(
+                path=task.name,
+                error=reason,
+                host=self._host,
+                tries=task.tries + 1,
+                at=time.time(),
+                kept=kept,
+            ),
             None if decision.action is Action.BURY else decision.delay,
             parked_for=park_seconds(kept),
             excused_tries=decision.excused_tries,

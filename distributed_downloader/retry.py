@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from distributed_downloader.errors import (
     LocalError,
+    NotAllowedError,
     PermanentError,
     PlaceError,
     PlaceUnseenError,
@@ -25,7 +26,7 @@ class Action(enum.Enum):
     RELEASE = "release"
     #: Give it back, and claim nothing for a while: this machine is at fault.
     REST = "rest"
-    #: Give it back, say that this machine does not see the folder of the job, and rest if others do.
+    #: Give it back, and say that this machine does not see the folder of the job, or may not do it.
     BLIND = "blind"
     #: Count a failure; the task is tried again after `delay` while it has tries left.
     RETRY = "retry"
@@ -48,6 +49,7 @@ class Decision:
 _PLAIN: dict[type[TransferError], Action] = {
     StoppedError: Action.RELEASE,
     PlaceUnseenError: Action.BLIND,
+    NotAllowedError: Action.BLIND,
     PermanentError: Action.BURY,
 }
 

@@ -18,9 +18,11 @@ from distributed_downloader.models import (
     Transfer,
     WorkerStatus,
 )
+from distributed_downloader.outage import Absence
 
 if TYPE_CHECKING:
     from distributed_downloader.redis_files import FileProgress
+    from distributed_downloader.redis_waiting import NextTry
 
 Json = dict[str, Any]
 
@@ -35,8 +37,10 @@ def status(snapshot: Snapshot) -> Json:
     return {
         "jobs": [job(progress) for progress in snapshot.jobs],
         "failures": [failure(number, shown) for number, shown in snapshot.failures],
+        "waiting": [_next_try(number, shown) for number, shown in snapshot.waiting],
         "workers": [worker(shown) for shown in snapshot.workers],
         "queue": queue(snapshot.queue) if snapshot.queue else None,
+        "absence": _absence(snapshot.absence) if snapshot.absence else None,
     }
 
 
@@ -77,6 +81,14 @@ def failure(job_id: int, shown: Failure) -> Json:
     return {"job": job_id, **shown.model_dump()}
 
 
+def _next_try(job_id: int, shown: NextTry) -> Json:
+    return {"job": job_id, **shown.model_dump(exclude={"seconds"}), "next_try_seconds": round(shown.seconds)}
+
+
+def _absence(shown: Absence) -> Json:
+    return {"back_at": shown.back_at, "seconds": round(shown.seconds), "lost": shown.lost}
+
+
 def worker(shown: WorkerStatus) -> Json:
     """Return the `worker` object."""
     return {
@@ -91,6 +103,7 @@ def worker(shown: WorkerStatus) -> Json:
         "nas_trouble": shown.nas_trouble,
         "folder": shown.folder,
         "nas": shown.nas,
+        "absence": _absence(shown.absence) if shown.absence else None,
         "bytes_per_second": round(plain.speed(shown)),
         "transfers": [_transfer(transfer) for transfer in shown.transfers],
     }
@@ -143,6 +156,7 @@ def _file(file: FileProgress) -> Json:
         "bytes_done": file.bytes_done,
         "host": file.host,
         "error": file.error,
+        "next_try_seconds": None if file.next_try is None else round(file.next_try),
     }
 
 

@@ -10,6 +10,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
@@ -17,6 +18,10 @@ from distributed_downloader.display import plain, units
 from distributed_downloader.display.canvas import GAP, Canvas
 from distributed_downloader.display.speed import JobProgress
 from distributed_downloader.models import Failure, JobState, QueueStatus, Transfer, WorkerStatus
+from distributed_downloader.outage import Absence
+
+if TYPE_CHECKING:
+    from distributed_downloader.redis_waiting import NextTry
 
 STYLES = {
     JobState.RUNNING: "cyan",
@@ -47,6 +52,10 @@ class Snapshot:
     workers: Sequence[WorkerStatus] = ()
     #: Only in the view of everything.
     queue: QueueStatus | None = None
+    #: Job id and what waits for its next try: the next few.
+    waiting: Sequence[tuple[int, NextTry]] = ()
+    #: The last time without Redis, if that is not long ago.
+    absence: Absence | None = None
     #: Why this is not the present, or "".
     notice: str = ""
     #: What whoever looks on may do now, or "".
@@ -107,8 +116,10 @@ def _plain_status(snapshot: Snapshot, canvas: Canvas) -> list[Text]:
         for line in (plain.job(progress, canvas), *plain.note_lines(progress, canvas))
     ]
     lines += [plain.failure(job, failure, canvas) for job, failure in snapshot.failures]
+    lines += [plain.next_try(job, shown, canvas) for job, shown in snapshot.waiting]
     lines += [plain.worker(worker, canvas) for worker in snapshot.workers]
     lines += [plain.queue(snapshot.queue)] if snapshot.queue else []
+    lines += [canvas.text(plain.back(snapshot.absence))] if snapshot.absence else []
     return lines if snapshot.jobs else [Text(NO_JOBS), *lines]
 
 
@@ -117,13 +128,15 @@ def _sections(snapshot: Snapshot, canvas: Canvas, *, whole: bool) -> list[Sectio
     return [
         Section(_jobs_title(snapshot), jobs(snapshot.jobs, canvas), weight=2),
         *([_failures(snapshot, canvas, whole=whole)] if snapshot.failures else []),
+        *([_waiting(snapshot, canvas, whole=whole)] if snapshot.waiting else []),
         *([_workers(snapshot, canvas, whole=whole)] if snapshot.workers or snapshot.queue else []),
     ]
 
 
 def _last_lines(snapshot: Snapshot, canvas: Canvas, footer: Text | None) -> list[Text]:
     queue = snapshot.queue and Text.assemble(("Queue", "bold"), "  ", plain.waiting(snapshot.queue))
-    return [canvas.cut(line) for line in (queue, footer) if line]
+    back = snapshot.absence and canvas.text(plain.back(snapshot.absence), "yellow")
+    return [canvas.cut(line) for line in (back, queue, footer) if line]
 
 
 def _fit(parts: list[Section], height: int) -> None:
@@ -248,6 +261,27 @@ def _whole_failure(job: int, failure: Failure, canvas: Canvas) -> list[Text]:
 def _short_failure(job: int, failure: Failure, canvas: Canvas) -> list[Text]:
     path = canvas.shorten(canvas.text(failure.path, "red"), (canvas.width or NARROW) * 2 // 5)
     return [canvas.cut(Text.assemble(f" {job}  ", path, "  ", canvas.text(failure.error)))]
+
+
+def _waiting(snapshot: Snapshot, canvas: Canvas, *, whole: bool) -> Section:
+    total = max(sum(progress.job.delayed for progress in snapshot.jobs), len(snapshot.waiting))
+    make = _whole_wait if whole else _short_wait
+    items = [make(job, shown, canvas) for job, shown in snapshot.waiting]
+    title = Text.assemble(("To retry", "bold yellow"), f"  {total:,}")
+    found = Section(title, items, ": hf-downloader files JOB")
+    found.hidden = total - len(snapshot.waiting)
+    return found
+
+
+def _whole_wait(job: int, shown: NextTry, canvas: Canvas) -> list[Text]:
+    indent = f" {job}  "
+    path = canvas.shorten(canvas.text(shown.path, "yellow"), max(8, (canvas.width or NARROW) - len(indent)))
+    return [Text.assemble(indent, path), *_wrap(canvas.text(plain.why_waits(shown)), canvas, len(indent))]
+
+
+def _short_wait(job: int, shown: NextTry, canvas: Canvas) -> list[Text]:
+    path = canvas.shorten(canvas.text(shown.path, "yellow"), (canvas.width or NARROW) * 2 // 5)
+    return [canvas.cut(Text.assemble(f" {job}  ", path, "  ", canvas.text(plain.why_waits(shown))))]
 
 
 def _workers(snapshot: Snapshot, canvas: Canvas, *, whole: bool) -> Section:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
@@ -17,6 +19,10 @@ from distributed_downloader.models import (
     Transfer,
     WorkerStatus,
 )
+from distributed_downloader.outage import Absence
+
+if TYPE_CHECKING:
+    from distributed_downloader.redis_waiting import NextTry
 
 #: Seconds without a new file after which a listing's master may be gone.
 LISTING_SILENT = 60
@@ -169,6 +175,38 @@ def failure(job_id: int, shown: Failure, canvas: Canvas) -> Text:
     """Return `job 3 failed: <path>: <reason> (3 tries on gpu-07)`."""
     why = f"{shown.path}: {shown.error} ({units.tries(shown.tries)} on {shown.host})"
     return canvas.text(f"job {job_id} failed: {why}")
+
+
+def next_try(job_id: int, shown: NextTry, canvas: Canvas) -> Text:
+    """Return `job 3 to retry: <path>: <reason>; next try in 12s (1 try on gpu-07)`."""
+    return canvas.text(f"job {job_id} to retry: {shown.path}: {why_waits(shown)}")
+
+
+def why_waits(shown: NextTry) -> str:
+    """Return `<reason>; next try in 12s (1 try on gpu-07)`."""
+    reason = f"{shown.error}; " if shown.error else ""
+    tries = f" ({units.tries(shown.tries)} on {shown.host})" if shown.tries and not shown.parked else ""
+    return f"{reason}{_next(shown)}{tries}"
+
+
+def _next(shown: NextTry) -> str:
+    if not shown.parked:
+        return next_in(shown.seconds)
+    has = f", which has {units.size(shown.kept)} of it" if shown.kept else ""
+    return f"waits {units.duration(shown.seconds)} for {shown.host}{has}"
+
+
+def next_in(seconds: float) -> str:
+    """Return `next try in 12s`, or that it is due."""
+    return f"next try in {units.duration(seconds)}" if seconds > 0 else "next try is due"
+
+
+def back(shown: Absence) -> str:
+    """Return `Redis is back since 14:02:11 (it was away for 23s)`, and what follows if it lost its data."""
+    since = time.strftime("%H:%M:%S", time.localtime(shown.back_at))
+    away = f" (it was away for {units.duration(shown.seconds)})" if shown.seconds else ""
+    lost = " without its data: run the same `master` commands again; what is on disk is kept"
+    return f"Redis is back since {since}{away}{lost * shown.lost}"
 
 
 def worker(shown: WorkerStatus, canvas: Canvas) -> Text:

@@ -32,6 +32,7 @@ from distributed_downloader.display import picture, plain, units
 from distributed_downloader.display.canvas import Canvas, emit, is_screen
 from distributed_downloader.display.speed import JobProgress, Speedometer
 from distributed_downloader.models import Failure, JobState, JobStatus, WorkerStatus
+from distributed_downloader.outage import Absence
 
 #: Seconds between two plain lines about a job whose state stays the same.
 QUIET = 10.0
@@ -86,6 +87,7 @@ class Lines:
         self._failures: set[tuple[int, Failure]] = set()
         self._noted: dict[int, list[Text]] = {}
         self._notice = self._hint = ""
+        self._absence: Absence | None = None
 
     def __call__(self, snapshot: picture.Snapshot) -> None:
         """Print what changed since the last call."""
@@ -99,9 +101,17 @@ class Lines:
         if snapshot.hint != self._hint:
             self._hint = snapshot.hint
             emit(self._console, [Text(self._hint)] if self._hint else [])
-        if snapshot.notice != self._notice:
-            self._notice = snapshot.notice
-            emit(self._console, [Text(self._notice or RECOVERED)])
+        emit(self._console, self._news(snapshot, canvas))
+
+    def _news(self, snapshot: picture.Snapshot, canvas: Canvas) -> list[Text]:
+        """Return whether Redis is there, if that has changed."""
+        notice, absence = self._notice, self._absence
+        self._notice, self._absence = snapshot.notice, snapshot.absence or absence
+        if snapshot.notice:
+            return [canvas.text(snapshot.notice)] if snapshot.notice != notice else []
+        if snapshot.absence and snapshot.absence != absence:
+            return [canvas.text(plain.back(snapshot.absence))]
+        return [Text(RECOVERED)] if notice else []
 
     def _notes(self, progress: JobProgress, canvas: Canvas) -> list[Text]:
         """Return what there is to note, unless it was told."""

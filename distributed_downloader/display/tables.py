@@ -133,7 +133,13 @@ def _file(file: FileProgress, canvas: Canvas) -> Text:
     if canvas.width is not None:
         path = canvas.shorten(path, max(12, canvas.width - head.cell_len))
     head.append_text(path)
-    return head.append_text(canvas.text(f": {file.error}", "red")) if file.error else head
+    return head.append_text(_reason(file, canvas))
+
+
+def _reason(file: FileProgress, canvas: Canvas) -> Text:
+    wait = "" if file.next_try is None else plain.next_in(file.next_try)
+    words = "; ".join(filter(None, (file.error, wait)))
+    return canvas.text(f": {words}", "yellow" if wait else "red") if words else Text()
 
 
 def _head(*names: str) -> list[Text]:

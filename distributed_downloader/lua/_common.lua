@@ -4,7 +4,8 @@
 -- ARGV[1] -> the time in ms, or "" for the server's own clock (tests bring theirs)
 --
 -- A token is "<job>.<task>.<epoch>".  The epoch grows whenever the task goes back into a
--- queue, so a token is handed to a worker at most once in its life: it is the fence.
+-- queue, so a token is handed to a worker at most once in its life: it is the fence.  It is the time at
+-- which the token was made, so a Redis that lost its data makes no token again that it made before.
 
 local DAY = 24 * 3600 * 1000
 local POISON_KEPT = 100
@@ -27,6 +28,12 @@ local function poison(what)   -- what does not belong here, for a person to look
   redis.call('LTRIM', key('poison'), 0, POISON_KEPT - 1)
 end
 
+-- A number as it lies in Redis, 0 if it is none: "nan" and "inf" would pass for numbers.
+local function number(text)
+  local n = tonumber(text or '')
+  return n and math.abs(n) < 1e300 and n or 0
+end
+
 local function split(token)
   if #token > 48 then return nil end
   return string.match(token, '^(%d+)%.(%d+)%.(%d+)$')
@@ -34,8 +41,15 @@ end
 
 local function total_of(job) return redis.call('HGET', jobkey(job), 'total') end
 
+-- Whether a job is the one with this identity, as far as that is known.
+local function is_that(job, identity)
+  return identity == '' or string.match(redis.call('HGET', key('names'), job) or '', '^%S+') == identity
+end
+
+-- Of more tasks than MOST no job can keep a bit each.
+local MOST = 2 ^ 28
 local function within(task, total)
-  return not string.match(task, '^0%d') and tonumber(task) < (tonumber(total) or 0)
+  return not string.match(task, '^0%d') and tonumber(task) < math.min(tonumber(total) or 0, MOST)
 end
 
 -- Job and task of a token that was just taken out of a queue, or nil if it is to be dropped:
@@ -81,10 +95,12 @@ local function holds(worker, token)
   return false
 end
 
-local function renew(token)
-  local job, task, epoch = split(token)
-  return job .. '.' .. task .. '.' .. (epoch + 1)
+-- A new token of a task; `epoch` is that of the one before, if there was one.
+local function mint(job, task, epoch)
+  return string.format('%s.%s.%.0f', job, task, math.max((epoch or -1) + 1, clock()))
 end
+
+local function renew(token) return mint(split(token)) end
 
 -- Add to a number in a hash; one that somebody overwrote with text must not stop the fleet.
 local function add(hash, field, n)
@@ -108,8 +124,8 @@ local function wake(job)
   if redis.call('ZSCORE', key('asleep'), job) then return end
   if about[1] ~= 'running' or redis.call('LLEN', jobkey(job, 'pending')) == 0 then return end
   local first = redis.call('ZRANGE', key('fair'), 0, 0, 'WITHSCORES')
-  local present = tonumber(first[2] or redis.call('GET', key('vclock')) or 0)
-  redis.call('ZADD', key('fair'), 'NX', math.max(tonumber(about[2]) or 0, present), job)
+  local present = number(first[2] or redis.call('GET', key('vclock')))
+  redis.call('ZADD', key('fair'), 'NX', math.max(number(about[2]), present), job)
 end
 
 -- Move up to n tasks of a job into the window; returns how many there were.
@@ -124,7 +140,8 @@ end
 -- At most so many in one call, which bounds the time that others wait for it.
 local MOST_FED = 128
 local function feed()
-  local window = tonumber(redis.call('GET', key('window')) or 8) or 8
+  local window = number(redis.call('GET', key('window')))
+  if window < 1 then window = 8 end
   local length = redis.call('LLEN', key('ready'))
   if length * 2 > window then return end
   window = math.min(window, length + MOST_FED)
@@ -135,7 +152,7 @@ local function feed()
     local about = redis.call('HMGET', jobkey(job), 'state', 'weight')
     local n = 0
     if about[1] == 'running' then n = pour(job, first[3] and 1 or window - length) end
-    local vtime = tonumber(first[2]) + n / math.max(tonumber(about[2]) or 1, 0.001)
+    local vtime = number(first[2]) + n / math.min(math.max(number(about[2]), 1), 1000)
     if n > 0 and redis.call('EXISTS', jobkey(job, 'pending')) == 1 then
       redis.call('ZADD', key('fair'), vtime, job)
     else

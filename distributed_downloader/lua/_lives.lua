@@ -2,7 +2,8 @@
 
 -- What an ended job leaves, and for how long once it owes nothing; everything is kept for good when it is revived.
 local KEPT = {
-  [7 * DAY] = {'tasks', 'done', 'where', 'hosts', 'pending', 'held', 'home', 'seals', 'sealer', 'records', 'blind'},
+  [7 * DAY] = {'tasks', 'done', 'where', 'hosts', 'pending', 'held', 'home', 'seals', 'sealer', 'records', 'blind',
+    'why'},
   [30 * DAY] = {'', 'failed', 'tries'},
 }
 
@@ -36,13 +37,16 @@ end
 -- A task comes back later, without a penalty: out -> delayed.
 local PUT_OFF = 15000
 local function put_off(job, token)
+  local _, task = split(token)
+  redis.call('HDEL', jobkey(job, 'why'), task)
   redis.call('ZADD', key('delayed'), clock() + PUT_OFF, renew(token))
   move(job, 'out', 'delayed')
   feed()
 end
 
--- Forget how often a task went wrong: failures, failures that say little about it, losses.
+-- Forget how often a task went wrong, and why: failures, failures that say little about it, losses.
 local function absolve(job, task)
+  redis.call('HDEL', jobkey(job, 'why'), task)
   redis.call('HDEL', jobkey(job, 'tries'), task, task .. '~', task .. '!')
 end
 
@@ -51,6 +55,7 @@ local function bury(token, failure)
   local job, task, epoch = split(token)
   redis.call('HSET', jobkey(job, 'failed'), task, epoch .. '\t' .. failure)
   redis.call('HDEL', jobkey(job, 'home'), task)
+  redis.call('HDEL', jobkey(job, 'why'), task)
   move(job, 'out', 'failed')
 end
 

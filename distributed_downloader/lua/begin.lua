@@ -36,9 +36,11 @@ if seal and not own(file_of(job, seal), job, seal) then   -- meanwhile another j
   put_off(job, token)
   return false
 end
+-- Nothing that we write is so long; the worker would only be busy with it.
+local function sane(text) return text and #text <= 1048576 and text or '' end
 return {
-  line,
-  about[2] or '',
+  sane(line),
+  sane(about[2]),
   tonumber(redis.call('HGET', jobkey(job, 'tries'), task) or 0) or 0,
   math.max(redis.call('PTTL', key('hold:' .. (about[3] or ''))), 0),
 }

@@ -5,11 +5,14 @@
 -- ARGV[4] -> bytes of the task; those of a part are known here, where its tail may have been taken
 -- ARGV[5] -> host where the file lies
 -- ARGV[6] -> of a part: "1" = it was written, "0" = its seal has to see to it
--- ARGV[7] -> "nas" = the file is on the NAS; "id path" of the folder from which it has to get there; or ""
+-- ARGV[7] -> of a part: its length as the worker was last told, or "". Where it has more now, Redis has lost
+--            that its tail was taken, and the part goes back
+-- ARGV[8] -> "nas" = the file is on the NAS; "id path" of the folder from which it has to get there; or ""
 --
 -- Returns 1 counted, 3 counted and the worker is to prepare the seal of the file (which it is told again
--- when it asks again), 0 stale: not in the worker's list, nothing is touched, 2 already done.
-local worker, token, host, written, owes = ARGV[2], ARGV[3], ARGV[5], ARGV[6], ARGV[7]
+-- when it asks again), 0 stale: not in the worker's list, nothing is touched, or a part that goes back,
+-- 2 already done.
+local worker, token, host, written, owes = ARGV[2], ARGV[3], ARGV[5], ARGV[6], ARGV[8]
 if not take(worker, token) then
   local job, task = split(token)
   if not job or redis.call('GETBIT', jobkey(job, 'done'), task) == 0 then return 0 end
@@ -21,6 +24,12 @@ local job, task = known(token)
 if not job then return 0 end
 local line, now = redis.call('HGET', jobkey(job, 'tasks'), task) or '', clock()
 local start, length, seal = part_of(line)
+if length and tonumber(ARGV[7] ~= '' and ARGV[7] or length) < tonumber(length) then
+  requeue(job, token)
+  settle(job, now)
+  feed()
+  return 0
+end
 
 -- Hosts are numbered from 1 as they appear; two bytes per task say where it lies.
 local function remember()
@@ -36,7 +45,7 @@ end
 local function owe()
   local folder, path = string.match(owes, '^(%x+) (.*)$')
   if folder then
-    redis.call('ZADD', key('owed:' .. folder), now, job .. '.' .. task)
+    redis.call('ZADD', key('owed:' .. folder), now, token)
     redis.call('HSET', key('folders'), folder, path)
     add(jobkey(job), 'owed', 1)
   elseif owes == 'nas' then
@@ -47,14 +56,15 @@ end
 
 -- The seal goes to the worker that has read the file's beginning already, if that one lives.
 local function let_go(sealer)
-  local epoch = string.match(redis.call('HGET', jobkey(job, 'seals'), seal) or '', '^%d+') or 0
+  local epoch = string.match(redis.call('HGET', jobkey(job, 'seals'), seal) or '', '^%d+')
+  local next = epoch and job .. '.' .. seal .. '.' .. epoch or mint(job, seal)
   redis.call('HDEL', jobkey(job, 'held'), seal)
   local lives = sealer and redis.call('ZSCORE', key('workers'), sealer)
   if lives and redis.call('HGET', jobkey(job), 'state') == 'running' then
-    redis.call('LPUSH', key('active:' .. sealer), job .. '.' .. seal .. '.' .. epoch)
+    redis.call('LPUSH', key('active:' .. sealer), next)
     move(job, 'held', 'out')
   else
-    redis.call('RPUSH', jobkey(job, 'pending'), job .. '.' .. seal .. '.' .. epoch)
+    redis.call('RPUSH', jobkey(job, 'pending'), next)
     move(job, 'held', 'pending')
     wake(job)
   end

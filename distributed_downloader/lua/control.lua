@@ -8,7 +8,10 @@
 local verb, job, now = ARGV[2], ARGV[3], clock()
 local state = redis.call('HGET', jobkey(job), 'state')
 local wanted = ({pause = 'paused', resume = 'running', cancel = 'cancelled'})[verb]
-if state == wanted then return 1 end
+if state == wanted then
+  wake(job)   -- a call before this one may have broken off on the way
+  return 1
+end
 
 if verb == 'resume' and (state == 'paused' or state == 'cancelled') then
   if faded(job) then return 0 end

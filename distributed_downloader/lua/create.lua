@@ -13,7 +13,28 @@
 local identity, place, repo_type = ARGV[2], ARGV[3], ARGV[4]
 local now = clock()
 
+local function index(job)
+  redis.call('ZADD', key('jobs'), 'NX', now, job)
+  redis.call('HSET', key('identities'), identity, job)
+  redis.call('HSET', key('names'), job, identity .. ' ' .. place)
+  redis.call('ZADD', key('place:' .. place), 'NX', job, job)
+end
+
+-- A number that no job has, also where somebody overwrote the last one.
+local function next_job()
+  local job = redis.pcall('INCR', key('next_job'))
+  if type(job) == 'table' or job < 1 or job > 1e12 then
+    poison('next_job: ' .. tostring(redis.call('GET', key('next_job'))))
+    redis.call('SET', key('next_job'), 0)
+    job = redis.call('INCR', key('next_job'))   -- which says so if it was not the value that was wrong
+  end
+  if redis.call('EXISTS', jobkey(job)) == 1 then return next_job() end
+  return tostring(job)
+end
+
 local existing = redis.call('HGET', key('identities'), identity)
+local named = existing and string.match(redis.call('HGET', key('names'), existing) or '', '^%S+')
+if named and named ~= identity then existing = nil end   -- another's, whoever says that it is this one
 if existing and (redis.call('EXISTS', jobkey(existing)) == 0 or faded(existing)) then
   erase(existing)
   existing = nil
@@ -22,6 +43,7 @@ if existing then
   local known_place = string.match(redis.call('HGET', jobkey(existing), 'spec') or '', '"place":"(%x+)"')
   local spec = known_place and string.gsub(ARGV[5], '"place":""', '"place":"' .. known_place .. '"', 1) or ARGV[5]
   redis.call('HSET', jobkey(existing), 'spec', spec, 'endpoint', ARGV[6], 'weight', ARGV[7], 'listed_at', now)
+  index(existing)
   return {existing, 'known'}
 end
 
@@ -33,13 +55,10 @@ for _, job in ipairs(redis.call('ZRANGE', key('place:' .. place), 0, -1)) do
   redis.call('ZREM', key('place:' .. place), job)
 end
 
-local job = tostring(redis.call('INCR', key('next_job')))
+local job = next_job()
 redis.call('HSET', jobkey(job), 'spec', ARGV[5], 'endpoint', ARGV[6], 'weight', ARGV[7], 'type', repo_type,
   'state', 'running', 'sealed', 0, 'digest', '', 'total', 0, 'pending', 0, 'out', 0, 'delayed', 0,
   'held', 0, 'done', 0, 'failed', 0, 'parts', 0, 'parts_done', 0, 'bytes', 0, 'bytes_done', 0,
   'owed', 0, 'delivered', 0, 'bytes_delivered', 0, 'created_at', now, 'listed_at', now)
-redis.call('ZADD', key('jobs'), now, job)
-redis.call('HSET', key('identities'), identity, job)
-redis.call('HSET', key('names'), job, identity .. ' ' .. place)
-redis.call('ZADD', key('place:' .. place), job, job)
+index(job)
 return {job, 'created'}

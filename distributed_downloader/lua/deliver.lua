@@ -1,12 +1,11 @@
 -- A file has got from a folder to the NAS; its job may end with that.
 --
 -- ARGV[2] -> id of the folder
--- ARGV[3] -> job
--- ARGV[4] -> task
+-- ARGV[3] -> token of the file
 --
 -- Returns 1 counted, 0 not owed (any more): nothing is touched.
-local job, task = ARGV[3], ARGV[4]
-if redis.call('ZREM', key('owed:' .. ARGV[2]), job .. '.' .. task) == 0 then return 0 end
+if redis.call('ZREM', key('owed:' .. ARGV[2]), ARGV[3]) == 0 then return 0 end
+local job, task = split(ARGV[3])
 if redis.call('EXISTS', jobkey(job)) == 0 then return 0 end
 local line = redis.call('HGET', jobkey(job, 'tasks'), task) or ''
 add(jobkey(job), 'owed', -1)

@@ -2,7 +2,7 @@
 --
 -- ARGV[2] -> id of the folder
 -- ARGV[3] -> ms
--- ARGV[4...] -> "job.task"
+-- ARGV[4...] -> tokens of the files
 --
 -- Returns 1.
 local due = clock() + ARGV[3]

@@ -17,6 +17,7 @@ if not own(file, job, task) then
   put_off(job, token)
   return 2
 end
+redis.call('HDEL', jobkey(job, 'why'), task)
 local line = redis.call('HGET', jobkey(job, 'tasks'), task) or ''
 local first, count, missing = tonumber(total_of(job)), (#ARGV - 6) / 2, 0
 
@@ -25,7 +26,7 @@ for i = count, 1, -1 do
   local start, length = ARGV[5 + 2 * i], ARGV[6 + 2 * i]
   local words = {line, 'part=' .. start .. '+' .. length, 'seal=' .. task, 'place=' .. place}
   redis.call('HSET', jobkey(job, 'tasks'), first + i - 1, table.concat(words, '\t'))
-  redis.call('RPUSH', jobkey(job, 'pending'), job .. '.' .. (first + i - 1) .. '.0')
+  redis.call('RPUSH', jobkey(job, 'pending'), mint(job, first + i - 1))
   missing = missing + length
 end
 add(jobkey(job), 'total', count)
@@ -33,9 +34,9 @@ add(jobkey(job), 'parts', count)
 add(jobkey(job), 'pending', count)
 
 local there = tonumber(string.match(line, '^(%d+)\t') or missing) - missing
-local _, _, epoch = split(token)
+local _, _, epoch = split(renew(token))
 redis.call('HSET', jobkey(job, 'tasks'), task, line .. '\tplace=' .. place)
-redis.call('HSET', jobkey(job, 'seals'), task, table.concat({epoch + 1, there, file}, ' '))
+redis.call('HSET', jobkey(job, 'seals'), task, table.concat({epoch, there, file}, ' '))
 if ARGV[5] ~= '' then redis.call('HSET', jobkey(job, 'records'), task, 1, task .. '.0', ARGV[5]) end
 add(jobkey(job), 'bytes_done', there)
 if count == 0 then

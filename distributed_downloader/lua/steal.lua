@@ -24,6 +24,7 @@ local function present(token)
   if not owner or not job or not holds(owner, token) then return untail(token) end
   if redis.call('HGET', jobkey(job), 'state') ~= 'running' or not within(task, total_of(job)) then return nil end
   if redis.call('ZSCORE', key('asleep'), job) then return nil end
+  if redis.call('HEXISTS', jobkey(job, 'blind'), worker) == 1 then return nil end
   return {owner = owner, done = tonumber(done), rate = tonumber(rate), since = now - at, heard = tonumber(heard)}
 end
 
@@ -54,8 +55,9 @@ local function take_whole(owner, token)
   if (tonumber(redis.call('HGET', jobkey(job, 'tries'), task .. '!')) or 0) >= TAKEN_WHOLE then return nil end
   add(jobkey(job, 'tries'), task .. '!', 1)
   take(owner, token)
-  redis.call('LPUSH', key('active:' .. worker), renew(token))
-  return renew(token)
+  local mine = renew(token)
+  redis.call('LPUSH', key('active:' .. worker), mine)
+  return mine
 end
 
 local function expect(token, owner, done, rate, left, heard)
@@ -102,7 +104,7 @@ local function take_tail(token, part)
   redis.call('HSET', jobkey(job, 'tasks'), task, describe(start, middle - start), n, describe(middle, mine))
   add(jobkey(job, 'held'), seal, 1)
   for _, counter in ipairs({'total', 'parts', 'out'}) do add(jobkey(job), counter, 1) end
-  local token_of_tail = job .. '.' .. n .. '.0'
+  local token_of_tail = mint(job, n)
   redis.call('LPUSH', key('active:' .. worker), token_of_tail)
   expect(token, owner, position, rate, math.max(middle - start - position, 0), part.heard)
   expect(token_of_tail, worker, 0, math.max(math.floor(speed), 1), mine, now)   -- 0 would be stalled

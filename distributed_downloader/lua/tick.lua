@@ -8,9 +8,13 @@
 --
 -- Returns how many tasks were moved, or -1 if somebody else keeps house.
 local interval, max_losses, batch = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-if interval ~= '0' and not redis.call('SET', key('tick'), 1, 'NX', 'PX', interval) then return -1 end
+if interval ~= '0' and not redis.call('SET', key('tick'), 1, 'NX', 'PX', interval) then
+  local left = redis.call('PTTL', key('tick'))
+  if left >= 0 and left <= tonumber(interval) then return -1 end   -- else it is not one of ours
+  redis.call('SET', key('tick'), 1, 'PX', interval)
+end
 local now, budget = clock(), batch
-local HOUR, PURGED, STRUCK = 3600000, 10, 100
+local HOUR, PURGED, STRUCK, SEARCHED = 3600000, 10, 100, 100
 
 -- active -> pending | failed.  A worker is declared dead as a whole, before its tasks are moved:
 -- it cannot come back in between.
@@ -24,6 +28,19 @@ local function reap()
     if tonumber(dead[i + 1]) < now - HOUR and redis.call('EXISTS', key('active:' .. dead[i])) == 0 then
       redis.call('ZREM', key('dead'), dead[i])
     end
+  end
+end
+
+-- A Redis that lost its data may have lost who its workers are, and these claim until they notice. Some of
+-- the keys are looked through at a time, for lists of workers that are neither living nor dead.
+local function search()
+  local cursor = string.match(redis.call('GET', key('search')) or '', '^%d+$') or '0'
+  local page, prefix = redis.call('SCAN', cursor, 'MATCH', '*active:*', 'COUNT', SEARCHED), key('active:')
+  if page[1] == '0' then redis.call('DEL', key('search')) else redis.call('SET', key('search'), page[1]) end
+  for _, name in ipairs(page[2]) do
+    local worker = string.sub(name, #prefix + 1)
+    local ours = string.sub(name, 1, #prefix) == prefix
+    if ours and not redis.call('ZSCORE', key('workers'), worker) then strike(worker, now) end
   end
 end
 
@@ -68,6 +85,7 @@ local function open()
   end
 end
 
+search()
 reap()
 promote()
 open()

@@ -108,8 +108,10 @@ class Base:
         self.on_hold = False
         #: When each part was heard of, how far it was and how fast.
         self.heard: dict[str, tuple[int, int, int, int]] = {}
-        #: Folder -> task -> when others may have it; and the bytes that are on the NAS, by task.
-        self.owed: dict[str, dict[Task, int]] = {}
+        #: How long each part is, as its worker was told last.
+        self.told: dict[tuple[str, str], int] = {}
+        #: Folder -> token -> when others may have the file; and the bytes that are on the NAS, by task.
+        self.owed: dict[str, dict[Token, int]] = {}
         self.folders: dict[str, str] = {}
         self.delivered: dict[Task, int] = {}
 
@@ -126,11 +128,6 @@ class Base:
     def registered(self, worker: str) -> bool:
         """Return whether a worker is in the fleet."""
         return self.redis.zscore(self.queue.key("workers"), worker) is not None
-
-    def known(self) -> set[str]:
-        """Return the workers that the housekeeping looks after: the living, and the dead of the last hour."""
-        snapshot = self.look()
-        return {*snapshot.queue("workers"), *snapshot.queue("dead")}
 
     def holds(self, worker: str) -> list[str]:
         """Return a worker's processing list."""
@@ -159,7 +156,15 @@ class Base:
         """Assert that a token was given back: it is next in line, under a new epoch."""
         job, task, epoch = Token.parse(token)
         if job not in self.gone:
-            assert self.look().places[job, task] in ([("pending", epoch + 1)], [("ready", epoch + 1)])
+            assert self.look().places[job, task][0] in self.queued(epoch)
+
+    def after(self, epoch: int) -> int:
+        """Return the epoch of the next token of a task."""
+        return max(epoch + 1, self.now)
+
+    def queued(self, epoch: int) -> list[tuple[str, int]]:
+        """Return where a task may be that goes back into a queue."""
+        return [("pending", self.after(epoch)), ("ready", self.after(epoch))]
 
     def pass_time(self, ms: int, *keep: str) -> None:
         """Move the clock; the workers to keep beat right afterwards."""
@@ -217,6 +222,8 @@ class Base:
         self.judge(task)
         assert str(task.token) not in self.claimed, f"I3: {token} was handed out twice"
         self.claimed.add(str(task.token))
+        if token not in {*self.alive.get(worker, ()), *self.zombies.get(worker, ())}:
+            self.told.pop((worker, token), None)  # it begins anew
         return task
 
     def judge(self, task: DownloadTask) -> None:

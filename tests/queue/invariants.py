@@ -29,7 +29,7 @@ COUNTED_AS = {
     "failed": "failed",
     "done": "done",
 }
-TOKEN = re.compile(r"[1-9]\d*\.(0|[1-9]\d*)\.\d+")
+TOKEN = re.compile(r"[1-9]\d{0,14}\.(0|[1-9]\d{0,14})\.\d{1,15}")
 PART = re.compile(r"\tpart=(\d+)\+(\d+)\tseal=(\d+)\tplace=[0-9a-f]+$")
 #: All keys with type, rest of life and value, as JSON: much faster than a command for each.
 READ_ALL = """
@@ -172,6 +172,9 @@ def _check_places(snapshot: Snapshot, job: int, about: Mapping[str, str]) -> Non
         where = snapshot.places.get((job, task), [])
         assert len(where) == 1, f"I1: task {job}.{task} is in {where}"
         sizes[COUNTED_AS[where[0][0]]] += 1
+    for task in snapshot.part(job, "why", {}):
+        place = snapshot.places[job, int(task)][0][0]
+        assert place not in ("done", "failed", "held"), f"{job}.{task} is {place}, and has a reason to wait"
     counters = {name: int(about[name]) for name in set(COUNTED_AS.values())}
     assert counters == {name: sizes[name] for name in counters}, (
         f"I2: job {job} counts {counters}, has {sizes}"
@@ -261,8 +264,6 @@ def _check_fleet(snapshot: Snapshot) -> None:
     workers = set(snapshot.queue("workers"))
     assert workers == set(snapshot.value("fleet", {})), "the registry and the leases differ"
     assert not workers & set(snapshot.queue("dead")), "a living worker is among the dead"
-    lost = set(snapshot.names("active:")) - workers - set(snapshot.queue("dead"))
-    assert not lost, f"I9: nobody will ever look into the lists of {lost}"
     parked = {host for host in snapshot.names("parked:") if snapshot.queue(f"parked:{host}")}
     assert parked <= set(snapshot.value("parked", set())), "I9: a host with parked retries is not known"
 

@@ -31,7 +31,33 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = (
-    Mutant("the epoch is not renewed", "_common", "'.' .. (epoch + 1)", "'.' .. (epoch + 0)"),
+    Mutant("the epoch is not renewed", "_common", "return mint(split(token))", "return token"),
+    Mutant(
+        "a Redis that lost its data makes tokens again",
+        "_common",
+        "math.max((epoch or -1) + 1, clock())",
+        "(epoch or -1) + 1",
+    ),
+    Mutant("two tokens of one moment are the same", "_common", "(epoch or -1) + 1, clock()", "0, clock()"),
+    Mutant(
+        "lists of workers that nobody knows are not swept",
+        "tick",
+        "not redis.call('ZSCORE', key('workers'), worker)",
+        "false",
+    ),
+    Mutant(
+        "the reason of a wait stays with what is done",
+        "_common",
+        "local function absolve(job, task)\n  redis.call('HDEL', jobkey(job, 'why'), task)\n",
+        "local function absolve(job, task)\n",
+    ),
+    Mutant(
+        "the reason of a wait stays with what has failed",
+        "_common",
+        "'home'), task)\n  redis.call('HDEL', jobkey(job, 'why'), task)\n",
+        "'home'), task)\n",
+    ),
+    Mutant("a part that grew again counts", "complete", "ARGV[7] ~= '' and ARGV[7] or length", "length"),
     Mutant(
         "a stale report of success counts",
         "complete",
@@ -87,10 +113,10 @@ MUTANTS = (
         "'state') ~= 'done' then",
     ),
     Mutant(
-        "a retried task starts at epoch 0",
+        "a retried task keeps its epoch",
         "retry",
         "renew(job .. '.' .. task .. '.' .. (epoch or 0))",
-        "job .. '.' .. task .. '.0'",
+        "job .. '.' .. task .. '.' .. epoch",
     ),
     Mutant("a job ends while retries are due", "_common", "about[4] + about[5] > 0", "about[4] > 0"),
     Mutant(
@@ -152,7 +178,7 @@ MUTANTS = (
     ),
     Mutant("what is there of a split file is not told", "split", "if ARGV[5] ~= '' then", "if false then"),
     Mutant("parts are not fed", "split", "'held')\n  wake(job)", "'held')"),
-    Mutant("a seal is handed out under an old epoch", "split", "{epoch + 1, there", "{epoch, there"),
+    Mutant("a seal is handed out under an old epoch", "split", "split(renew(token))", "split(token)"),
     Mutant(
         "a listing does not go on after a split", "submit", "about[1] - (about[2] or 0)", "tonumber(about[1])"
     ),
@@ -239,8 +265,8 @@ MUTANTS = (
     Mutant(
         "a part taken as a whole keeps its epoch",
         "steal",
-        "renew(token))\n  return renew(token)",
-        "token)\n  return token",
+        "local mine = renew(token)",
+        "local mine = token",
     ),
     Mutant("a part is taken as a whole for ever", "steal", ">= TAKEN_WHOLE then", ">= 1000 then"),
     Mutant(
@@ -302,9 +328,7 @@ MUTANTS = (
     Mutant("a folder is asked for ever", "owed", "if redis.call('EXISTS', owed) == 0 then", "if false then"),
     Mutant("files of running jobs are taken, wanted or not", "owed", "ARGV[5] == '1' and", "false and"),
     Mutant("what is brought comes back", "keep", "'XX', ", ""),
-    Mutant(
-        "a file is brought twice", "deliver", "job .. '.' .. task) == 0 then", "job .. '.' .. task) == 2 then"
-    ),
+    Mutant("a file is brought twice", "deliver", "ARGV[3]) == 0 then", "ARGV[3]) == 2 then"),
     Mutant("a job does not end with its last file", "deliver", "settle(job, clock())", ""),
     Mutant(
         "a delivery brings a forgotten job back",

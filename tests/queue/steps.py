@@ -6,7 +6,7 @@ from typing import Any
 
 import redis
 
-from distributed_downloader.models import DownloadTask, Failure, JobSpec, RepoFile
+from distributed_downloader.models import DownloadTask, Failure, JobSpec, RepoFile, Token
 from distributed_downloader.outcome import Range
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_parts import RedisParts
@@ -34,7 +34,7 @@ def a_job(
     for first in range(0, n, 1000):
         assert client.submit(job, first, files(min(1000, n - first), first), "digest")
     if seal:
-        client.seal(job)
+        client.seal(job, n)
     return job
 
 
@@ -54,7 +54,7 @@ def a_split_job(
     """Make a job of one file, and let a worker split it; return the job and the parts, begun."""
     job = a_job(client, 0, seal=False, spec=spec)
     assert client.submit(job, 0, [RepoFile(path="big", size=size)], "digest")
-    client.seal(job)
+    client.seal(job, 1)
     token, length = str(take(client, worker).token), size // parts
     ranges = [Range(n * length, length if n < parts - 1 else size - n * length) for n in range(parts)]
     assert RedisParts(client).split(worker, token, "ab12", ranges)
@@ -85,6 +85,19 @@ def take_all(client: RedisClient, worker: str = "w1") -> list[DownloadTask]:
         assert task
         tasks.append(task)
     return tasks
+
+
+def owed_token(client: RedisClient, folder: str, job: int, task: int) -> Token:
+    """Return the token of a file that a folder owes; one of nothing if it does not."""
+    names: Any = client.commands.zrange(f"{NS}owed:{folder}", 0, -1)
+    found = [Token.parse(name) for name in names]
+    return next((token for token in found if token[:2] == (job, task)), Token(job, task, 0))
+
+
+def seal_of(client: RedisClient, job: int, task: int = 0) -> str:
+    """Return the token of a seal that is still held, or was let go as it is."""
+    words: Any = client.commands.hget(f"{NS}job:{job}:seals", str(task))
+    return f"{job}.{task}.{words.split()[0]}"
 
 
 def clock(client: RedisClient, now: int) -> None:

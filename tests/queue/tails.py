@@ -94,7 +94,7 @@ class Tails(Base):
         if job and mine and (job.tasks[task].place or len(job.tasks) > MANY):
             return
         whose[worker].discard(token)
-        size = job.tasks[task].file.size if job else 9
+        size = job.tasks[task].file.size if job and task < len(job.tasks) else 9
         missing = self.some_ranges(size)
         there = size - sum(each.length for each in missing)
         written = [Range(0, there)] if there and self.choose.number(0, 1) else []
@@ -125,10 +125,10 @@ class Tails(Base):
             part = Part(start=start, length=length, seal=task)
             job.tasks.append(Descriptor(file=file, part=part, place=PLACE))
         parts = list(range(first, len(job.tasks)))
-        job.splits[task] = Split([(*each,) for each in missing], there, epoch + 1, parts)
+        job.splits[task] = Split([(*each,) for each in missing], there, self.after(epoch), parts)
         places = self.look().places
         for part_task in parts:
-            assert places[job.id, part_task] in ([("pending", 0)], [("ready", 0)])
+            assert places[job.id, part_task][0] in (("pending", self.now), ("ready", self.now))
 
     def some_ranges(self, size: int) -> list[Range]:
         """Return what is missing of a file: nothing, all of it in one, or some of it in several."""
@@ -155,10 +155,12 @@ class Tails(Base):
         for token in sorted(asked):
             part = self.part_of(token)
             length = part.length if part else 10
-            told[token] = (self.choose.of([0, length // 3, length]), self.choose.of([0, 1, 10_000, 10**7]))
+            rate = self.choose.of([0, 1, 10_000, 10**6, 10**7])
+            told[token] = (self.choose.of([0, length // 3, length]), rate)
             if part and token in held:
                 expected[token] = length
                 self.heard[token] = (*told[token], self.now, self.now)
+                self.told[worker, token] = min(length, self.told.get((worker, token), length))
         before = self.look()
         assert self.parts.progress(worker, told) == expected
         changed = self.changed_since(before)
@@ -176,7 +178,8 @@ class Tails(Base):
         if not is_token(token):
             return None
         job, task, _ = Token.parse(token)
-        return self.jobs[job].tasks[task].part if job in self.jobs else None
+        known = job in self.jobs and task < len(self.jobs[job].tasks)
+        return self.jobs[job].tasks[task].part if known else None
 
     # -- tails ------------------------------------------------------------------------------------
 
@@ -186,6 +189,16 @@ class Tails(Base):
 
     def scramble(self) -> None:
         """Everybody is busy with parts, and somebody has nothing to do."""
+        self.share_out()
+        for _ in range(self.choose.of([1, 1, 2, 8])):
+            self.pass_time(self.choose.of([0, 100, 2000, 11_000, 11_000]), *self.alive)
+            thief = self.someone()
+            self.steal_as(thief)
+            if self.choose.number(0, 2):
+                self.progress_of(thief)
+
+    def share_out(self) -> None:
+        """Let somebody split files, and everybody take what there is."""
         worker = self.someone()
         self.take_all(worker)
         for _ in range(3):
@@ -193,12 +206,6 @@ class Tails(Base):
         for other in sorted(self.alive):
             self.take_all(other)
             self.progress_of(other)
-        for _ in range(self.choose.of([1, 1, 2, 8])):
-            self.pass_time(self.choose.of([0, 100, 2000, 11_000, 11_000]), *self.alive)
-            thief = self.someone()
-            self.steal_as(thief)
-            if self.choose.number(0, 2):
-                self.progress_of(thief)
 
     def take_all(self, worker: str) -> None:
         """Claim and begin all that lies ready."""
@@ -224,8 +231,11 @@ class Tails(Base):
         assert not after.queue("ready"), f"{token} was taken, and other work was there"
         assert self.state(job) == "running", f"I6: {token} of a job that does not run was taken"
         assert token in self.holds(worker)
+        assert worker not in before.part(job, "blind", {}), (
+            f"{token} was taken by who does not see its folder"
+        )
         if task == len(self.jobs[job].tasks):
-            assert epoch == 0
+            assert epoch == self.now
             self.judge_tail(thief, token, victims, after)
         else:
             self.judge_whole(worker, token, victims)
@@ -267,6 +277,8 @@ class Tails(Base):
         for each in victims:
             part, at = self.part_of(each.token), Token.parse(each.token)[:2]
             assert part
+            if worker in after.part(at[0], "blind", {}):  # it would give it back
+                continue
             if each.lost_to(worker):
                 if self.losses[at] < TAKEN_WHOLE:
                     return True
@@ -282,8 +294,9 @@ class Tails(Base):
     def judge_whole(self, worker: str, token: str, victims: list[Victim]) -> None:
         """A part was taken from a worker that was silent."""
         job, task, epoch = Token.parse(token)
-        victim = next((each for each in victims if each.token == f"{job}.{task}.{epoch - 1}"), None)
+        victim = next((each for each in victims if Token.parse(each.token)[:2] == (job, task)), None)
         assert victim, f"I3: {token} was nobody's"
+        assert epoch == self.after(Token.parse(victim.token).epoch), f"I3: {token} comes after {victim}"
         assert victim.lost_to(worker), f"{victim} was not silent"
         assert victim.token not in self.holds(victim.owner), f"{victim} still has it"
         self.losses[job, task] += 1
@@ -311,6 +324,7 @@ class Tails(Base):
             assert cut == stalled_at(old, victim)
         else:
             judge_cut(victim, old, cut, thief)
+        assert 0 < cut < old.length, f"{tail.part} is not the tail of {old}"
         shorter = Part(start=old.start, length=cut, seal=old.seal)
         job.tasks[at] = job.tasks[at].model_copy(update={"part": shorter})
         job.tasks.append(job.tasks[at].model_copy(update={"part": tail.part}))

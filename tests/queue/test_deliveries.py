@@ -14,7 +14,7 @@ from distributed_downloader.redis_deliveries import RedisDeliveries
 from tests.queue.base import spec_of
 from tests.queue.invariants import check
 from tests.queue.invariants import take as snapshot
-from tests.queue.steps import NS, a_job, a_worker, about, clock, dump, failure, keys, take
+from tests.queue.steps import NS, a_job, a_worker, about, clock, dump, failure, keys, owed_token, take
 from tests.servers import Server
 
 START = 1_000_000_000
@@ -48,7 +48,7 @@ def finished(client: RedisClient, n: int = 3, owes: str = OWES, *, all_of: bool 
 
 def take_owed(deliveries: RedisDeliveries, limit: int = 10, *, ended_only: bool = False) -> list[int]:
     """Take for a minute; return the tasks."""
-    return [owed.task for owed in deliveries.take_owed("ab12", limit, 60, ended_only=ended_only)]
+    return [owed.token.task for owed in deliveries.take_owed("ab12", limit, 60, ended_only=ended_only)]
 
 
 def test_an_ended_job_keeps_its_list_until_nothing_is_owed(
@@ -60,7 +60,7 @@ def test_an_ended_job_keeps_its_list_until_nothing_is_owed(
     assert about(client, job)["state"] == "failed"
     assert {redis.pttl(f"{NS}job:{job}{part}") for part in ("", ":tasks")} == {-1}
     for task in take_owed(deliveries):
-        assert deliveries.delivered("ab12", job, task)
+        assert deliveries.delivered("ab12", owed_token(client, "ab12", job, task))
     assert 0 < redis.pttl(f"{NS}job:{job}:tasks") <= 7 * 24 * 3600 * 1000
 
 
@@ -73,7 +73,7 @@ def test_a_job_is_done_when_its_last_file_is_on_the_nas(
     assert deliveries.folders() == {"ab12": "/data of all"}
     for task in (2, 0, 1):
         assert about(client, job)["state"] == "delivering"
-        assert deliveries.delivered("ab12", job, task)
+        assert deliveries.delivered("ab12", owed_token(client, "ab12", job, task))
     found = about(client, job)
     assert (found["state"], found["owed"], found["delivered"], found["bytes_delivered"]) == (
         "done",
@@ -101,11 +101,11 @@ def test_a_file_is_one_worker_s_for_a_while(client: RedisClient, deliveries: Red
     job = finished(client)
     (first,) = deliveries.take_owed("ab12", 1, 60, ended_only=False)
     assert isinstance(first, Owed)
-    assert (first.job, first.task, first.about.file.path, first.spec) == (job, 0, "f0", spec_of(1))
+    assert (*first.token[:2], first.about.file.path, first.spec) == (job, 0, "f0", spec_of(1))
     assert take_owed(deliveries) == [1, 2]
     assert take_owed(deliveries) == []
     assert deliveries.take_owed("cd34", 10, 60, ended_only=False) == []
-    deliveries.keep_owed("ab12", [(job, 1)], 90)
+    deliveries.keep_owed("ab12", [owed_token(client, "ab12", job, 1)], 90)
     deliveries.keep_owed("ab12", [], 90)
     clock(client, START + 60_000)
     assert take_owed(deliveries) == [0, 2]
@@ -120,13 +120,15 @@ def test_what_was_brought_twice_counts_once(
     assert take_owed(deliveries) == [0, 1, 2]
     clock(client, START + 60_000)
     assert take_owed(deliveries) == [0, 1, 2], "the first was slow, and another took them"
-    assert deliveries.delivered("ab12", job, 1)
+    token = owed_token(client, "ab12", job, 1)
+    assert deliveries.delivered("ab12", token)
     before = dump(redis)
-    assert not deliveries.delivered("ab12", job, 1)
-    assert not deliveries.delivered("cd34", job, 0)
-    assert not deliveries.delivered("ab12", job, 99)
-    deliveries.keep_owed("ab12", [(job, 1)], 90)
-    deliveries.keep_owed("cd34", [(job, 0)], 90)
+    assert not deliveries.delivered("ab12", token)
+    other = owed_token(client, "ab12", job, 0)
+    assert not deliveries.delivered("cd34", other)
+    assert not deliveries.delivered("ab12", other._replace(epoch=other.epoch - 1))
+    deliveries.keep_owed("ab12", [token], 90)
+    deliveries.keep_owed("cd34", [other], 90)
     assert dump(redis) == before, "what is brought does not come back"
 
 
@@ -150,7 +152,8 @@ def test_files_of_a_job_that_ended_otherwise_are_brought_too(
     else:
         client.control("cancel", job)
     assert take_owed(deliveries, ended_only=True) == [0, 1]
-    assert [deliveries.delivered("ab12", job, task) for task in (0, 1, 1)] == [True, True, False]
+    tokens = [owed_token(client, "ab12", job, task) for task in (0, 1, 1)]
+    assert [deliveries.delivered("ab12", token) for token in tokens] == [True, True, False]
     found = about(client, job)
     assert (found["state"], found["owed"], found["delivered"]) == (end, "0", "2")
 
@@ -165,7 +168,7 @@ def test_a_job_that_delivers_can_be_forgotten_and_nothing_else(
     assert dump(redis) == before
     assert client.create_job(spec_of(1), 1) == (job, False)
     client.forget(job)
-    assert not deliveries.delivered("ab12", job, 0)
+    assert not deliveries.delivered("ab12", owed_token(client, "ab12", job, 0))
     assert not [name for name in keys(redis) if name.startswith("job:")]
     assert take_owed(deliveries, 1) == []
     assert take_owed(deliveries) == []
@@ -175,14 +178,14 @@ def test_a_job_that_delivers_can_be_forgotten_and_nothing_else(
 def test_a_retry_after_a_failure_ends_in_delivering(client: RedisClient, deliveries: RedisDeliveries) -> None:
     job = finished(client, all_of=False)
     client.fail("w1", str(take(client).token), failure(), None)
-    deliveries.delivered("ab12", job, 0)
+    deliveries.delivered("ab12", owed_token(client, "ab12", job, 0))
     client.control("retry", job)
     client.complete("w1", str(take(client).token), 2, "h1", owes="cd34 /other")
     found = about(client, job)
     assert (found["state"], found["owed"], found["delivered"]) == ("delivering", "2", "1")
     assert deliveries.folders() == {"ab12": "/data of all", "cd34": "/other"}
-    assert deliveries.delivered("cd34", job, 2)
-    assert deliveries.delivered("ab12", job, 1)
+    assert deliveries.delivered("cd34", owed_token(client, "cd34", job, 2))
+    assert deliveries.delivered("ab12", owed_token(client, "ab12", job, 1))
     assert about(client, job)["state"] == "done"
 
 
@@ -192,7 +195,7 @@ def test_a_job_whose_listing_goes_on_does_not_end_with_its_deliveries(
     job = a_job(client, 1, seal=False)
     client.complete("w1", str(take(client).token), 0, "h1", owes=OWES)
     assert about(client, job)["state"] == "running"
-    deliveries.delivered("ab12", job, 0)
+    deliveries.delivered("ab12", owed_token(client, "ab12", job, 0))
     assert about(client, job)["state"] == "running"
-    client.seal(job)
+    client.seal(job, 1)
     assert about(client, job)["state"] == "done"

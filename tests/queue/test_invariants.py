@@ -1,4 +1,4 @@
-"""Random histories on a real Redis, with I1-I14 checked at every step; docs/queue.md lists them."""
+"""Random histories on a real Redis, with I1-I15 checked at every step; docs/queue.md lists them."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import redis as redis_py
 
-from distributed_downloader.models import DownloadTask, JobState, Part, RepoFile
+from distributed_downloader.models import DownloadTask, JobState, Part, RepoFile, Token
 from distributed_downloader.outcome import Range
 from distributed_downloader.queue_terms import Blind, FileParts, Member, Split, Tail
 from distributed_downloader.redis_client import Limits, RedisClient, Settled, Verdict
@@ -27,6 +27,7 @@ from tests.queue.steps import (
     files,
     keys,
     record,
+    seal_of,
     take,
     take_all,
 )
@@ -124,7 +125,7 @@ def test_a_file_of_which_nothing_is_missing_is_sealed_next(
         assert client.commands.llen(f"{NS}ready") == 0
         client.control("resume", job)
     task = take(client)
-    assert (task.token.task, task.token.epoch, task.about.is_seal) == (1, 1, True)
+    assert (task.token.task, str(task.token) > token, task.about.is_seal) == (1, True, True)
 
 
 def test_a_listing_goes_on_behind_parts(client: RedisClient, parts: RedisParts) -> None:
@@ -137,7 +138,7 @@ def test_a_listing_goes_on_behind_parts(client: RedisClient, parts: RedisParts) 
     assert client.submit(job, 2, files(2, 2), "more")
     assert not client.submit(job, 2, files(2, 2), "more")
     assert client.listed(job) == (4, "more", False)
-    client.seal(job)
+    client.seal(job, 4)
     while tasks := take_all(client):
         for task in tasks:
             client.complete("w1", str(task.token), task.about.size, "h1")
@@ -210,7 +211,7 @@ def test_a_job_that_is_no_more_gives_way(client: RedisClient, parts: RedisParts,
 def a_big_file(client: RedisClient, n: int) -> int:
     job = a_job(client, 0, spec=spec_of(n), seal=False)
     client.submit(job, 0, [RepoFile(path="big", size=1)], "d")
-    client.seal(job)
+    client.seal(job, 1)
     return job
 
 
@@ -244,10 +245,10 @@ def test_the_first_to_finish_a_part_prepares_the_seal_and_gets_it(
         assert client.complete("w1", str(task.token), 0, "h1", written=True) is answer
     before = dump(redis)
     found = parts.of_file("w1", job, 0, 2)
-    assert found == FileParts(JobState.RUNNING, 0, f"{job}.0.1", [record(tasks[2])], 1)
+    assert found == FileParts(JobState.RUNNING, 0, seal_of(client, job), [record(tasks[2])], 1)
     assert parts.of_file("w2", job, 0, 3) == FileParts(JobState.RUNNING, 0, "", [], 0)
     assert dump(redis) == before, "to look changes nothing"
-    seal = client.begin("w1", f"{job}.0.1")
+    seal = client.begin("w1", seal_of(client, job))
     assert seal
     assert seal.about.is_seal
     assert client.complete("w1", str(seal.token), 0, "h1") is Settled.DONE
@@ -277,7 +278,7 @@ def test_another_takes_the_place_of_a_dead_preparer(client: RedisClient, parts: 
     second, third = take_all(client, "w2")
     assert client.complete("w2", str(second.token), 0, "h2") is Settled.SEALER
     assert client.complete("w2", str(third.token), 0, "h2") is Settled.DONE
-    assert client.beat("w2", "h2").tokens == {f"{job}.0.1": JobState.RUNNING}  # type: ignore[union-attr]
+    assert client.beat("w2", "h2").tokens == {seal_of(client, job): JobState.RUNNING}  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("why", ["dead", "paused"])
@@ -294,13 +295,13 @@ def test_a_seal_that_nobody_can_have_at_once_goes_into_the_queue(
     else:
         client.leave("w1")
         assert client.complete("w2", str(take(client, "w2").token), 0, "h2") is Settled.DONE
-    assert str(take(client, "w2").token) == f"{job}.0.1"
+    assert str(take(client, "w2").token) == seal_of(client, job)
 
 
 def test_a_file_of_one_part_has_no_preparer(client: RedisClient, parts: RedisParts) -> None:
     job, (only,) = a_split_job(client, parts=1)
     assert client.complete("w1", str(only.token), 0, "h1") is Settled.DONE
-    assert str(take(client, "w2").token) == f"{job}.0.1"
+    assert str(take(client, "w2").token) == seal_of(client, job)
 
 
 def test_a_seal_that_its_worker_does_not_know_of_goes_to_others(
@@ -310,8 +311,9 @@ def test_a_seal_that_its_worker_does_not_know_of_goes_to_others(
     job, (first, second) = a_split_job(client)
     client.complete("w1", str(first.token), 0, "h1")
     client.complete("w1", str(second.token), 0, "h1")
-    assert client.release("w1", [f"{job}.0.1"]) == 1
-    assert str(take(client, "w2").token) == f"{job}.0.2"
+    sealed = Token.parse(seal_of(client, job))
+    assert client.release("w1", [str(sealed)]) == 1
+    assert take(client, "w2").token == sealed._replace(epoch=sealed.epoch + 1)
 
 
 def test_a_part_that_fails_fails_the_job_and_its_retry_brings_the_seal_along(
@@ -325,8 +327,8 @@ def test_a_part_that_fails_fails_the_job_and_its_retry_brings_the_seal_along(
     assert (found["state"], found["held"], found["failed"]) == ("failed", "1", "1")
     assert client.control("retry", job)
     assert client.complete("w1", str(take(client).token), 0, "h1") is Settled.DONE
-    assert client.beat("w1", "h1").tokens == {f"{job}.0.1": JobState.RUNNING}  # type: ignore[union-attr]
-    client.fail("w1", f"{job}.0.1", failure(), None)
+    assert client.beat("w1", "h1").tokens == {seal_of(client, job): JobState.RUNNING}  # type: ignore[union-attr]
+    client.fail("w1", seal_of(client, job), failure(), None)
     assert parts.of_file("w1", job, 0, 0) is None
     assert about(client, job)["state"] == "failed"
     client.control("retry", job)
@@ -382,7 +384,7 @@ def test_both_ends_are_done_at_the_same_time(
     parts.progress("w1", {token: (done, rate)})
     tail = steal(parts, client, "w2", speed)
     assert tail
-    assert (tail.token.task, tail.token.epoch, tail.tries) == (2, 0, 0)
+    assert (tail.token.task, tail.token.epoch, tail.tries) == (2, START, 0)
     (length,) = parts.progress("w1", {token: (done, rate)}).values()
     assert abs(length - kept * MB) <= 65536
     assert part_of(tail) == Part(start=length, length=100 * MB - length, seal=0)
@@ -521,7 +523,7 @@ def test_from_a_silent_worker_a_part_is_taken_as_a_whole(
     assert parts.steal("w1", 0).token is None, "nobody takes over from itself"
     whole = steal(parts, client, "w2")
     assert whole
-    assert (whole.token, whole.about) == ((job, 1, 1), task.about)
+    assert (whole.token, whole.about) == ((job, 1, START + 10_000), task.about)
     before = dump(redis)
     assert parts.progress("w1", {token: (96 * MB, 1)}) == {}, "so it must stop"
     assert client.complete("w1", token, 0, "h1") is Settled.STALE
@@ -542,7 +544,7 @@ def test_a_part_is_not_taken_for_ever(client: RedisClient, parts: RedisParts) ->
         if whole := steal(parts, client, other):
             token, owner, other = str(whole.token), other, owner
             taken.append(whole.token.epoch)
-    assert taken == [1, 2, 3]
+    assert taken == [START + 10_000, START + 20_000, START + 30_000]
 
 
 @pytest.mark.parametrize("thief", ["w1", "w2"])
@@ -569,13 +571,14 @@ def test_a_tail_whose_reply_is_lost_goes_to_others(client: RedisClient, parts: R
     assert set(beat.tokens) == {lost}
     assert client.release("w2", [lost]) == 1
     tail = take(client, "w1")
-    assert (tail.token.task, tail.token.epoch) == (2, 1)
+    assert (tail.token.task, tail.token.epoch) == (2, START + 1)
     (length,) = parts.progress("w1", told).values()
     assert part_of(tail).start == length
     for each in (tail, task):
         client.complete("w1", str(each.token), 0, "h1")
-    seal, _ = client.beat("w1", "h1").tokens, client.complete("w1", f"{job}.0.1", 0, "h1")  # type: ignore[union-attr]
-    assert set(seal) == {f"{job}.0.1"}
+    sealed = seal_of(client, job)
+    seal, _ = client.beat("w1", "h1").tokens, client.complete("w1", sealed, 0, "h1")  # type: ignore[union-attr]
+    assert set(seal) == {sealed}
     assert (about(client, job)["state"], about(client, job)["bytes_done"]) == ("done", str(100 * MB))
 
 
@@ -587,8 +590,8 @@ def test_a_lost_tail_is_taken_as_a_whole_by_whoever_is_free(client: RedisClient,
     parts.progress("w1", {str(task.token): (99 * MB, 100 * MB)})
     again = steal(parts, client, "w1")
     assert again
-    assert lost == f"{again.token.job}.{again.token.task}.0"
-    assert again.token.epoch == 1
+    assert lost == f"{again.token.job}.{again.token.task}.{START}"
+    assert again.token.epoch == START + 10_000
 
 
 @pytest.mark.parametrize("end", ["complete", "fail", "release", "leave", "blind", "reap"])

@@ -48,7 +48,7 @@ def ended(client: RedisClient, state: JobState) -> int:
         client.control("cancel", job)
     for task in take_all(client):
         client.complete("w1", str(task.token), 1, "h1")
-    client.seal(job)
+    client.seal(job, 3)
     assert about(client, job)["state"] == state.value
     return job
 
@@ -119,7 +119,7 @@ def test_without_its_tasks_a_job_cannot_come_back_and_a_new_one_takes_its_place(
     assert client.create_job(spec_of(1), 1) == (job + 1, True)
     assert {job.id for job in RedisView(client).jobs()} == {job + 1}
     assert client.submit(job + 1, 0, files(1), "d")
-    client.seal(job + 1)
+    client.seal(job + 1, 1)
     assert client.complete("w1", str(take(client).token), 0, "h1") is Settled.DONE
 
 

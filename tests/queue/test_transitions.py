@@ -10,7 +10,7 @@ import pytest
 import redis as redis_py
 
 from distributed_downloader.errors import ConflictError, UnknownJobError
-from distributed_downloader.models import JobState, RepoType
+from distributed_downloader.models import JobState, RepoType, Token
 from distributed_downloader.redis_client import Limits, RedisClient, Settled, Verdict
 from tests.queue.base import spec_of, status_of
 from tests.queue.steps import (
@@ -85,7 +85,7 @@ def test_a_chunk_is_taken_once_and_an_interrupted_listing_goes_on(client: RedisC
     assert not client.submit(job, 5, files(2), "gap")
     assert client.listed(job) == (2, "one", False)
     assert client.submit(job, 2, files(3), "two")
-    client.seal(job)
+    client.seal(job, 5)
     assert client.listed(job) == (5, "two", True)
     assert not client.submit(job, 5, files(1), "late")
     assert about(client, job)["bytes"] == str(0 + 1 + 0 + 1 + 2)
@@ -100,7 +100,7 @@ def test_a_chunk_has_a_size(client: RedisClient) -> None:
 
 
 def test_a_job_that_is_gone_takes_nothing_and_stays_gone(client: RedisClient, redis: redis_py.Redis) -> None:
-    client.seal(9)
+    client.seal(9, 0)
     assert not client.submit(9, 0, files(1), "x")
     assert [client.control("pause", 9), client.control("retry", 9), client.forget(9)] == [False] * 3
     assert client.scripts.run("whole", 9, "why") == 0
@@ -112,7 +112,7 @@ def test_a_job_that_is_gone_takes_nothing_and_stays_gone(client: RedisClient, re
 def test_an_empty_repo_is_done_as_soon_as_it_is_listed(client: RedisClient) -> None:
     job = a_job(client, 0, seal=False)
     assert about(client, job)["state"] == "running"
-    client.seal(job)
+    client.seal(job, 0)
     assert about(client, job)["state"] == "done"
 
 
@@ -161,7 +161,7 @@ def test_repeated_calls_change_no_byte(client: RedisClient, redis: redis_py.Redi
     one, two, three = (str(take(client).token) for _ in range(3))
     calls: list[Callable[[], object]] = [
         lambda: client.submit(job, 0, files(4), "digest"),
-        lambda: client.seal(job),
+        lambda: client.seal(job, 4),
         lambda: client.complete("w1", one, 0, "h1"),
         lambda: client.fail("w1", two, failure(), 5.0),
         lambda: client.release("w1", [three]),
@@ -430,7 +430,8 @@ def test_a_claim_that_arrives_after_death_is_swept_and_never_begun(
     client.tick()
     assert not redis.exists(f"{NS}active:w1")
     a_worker(client, "w2")
-    assert {str(task.token) for task in take_all(client, "w2")} == {"1.0.1", "1.1.1"}
+    again = {task.token.task: task.token.epoch for task in take_all(client, "w2")}
+    assert again == {Token.parse(token).task: START + 30_001 for token in (begun, never)}
 
 
 def test_a_worker_that_leaves_gives_back_all_of_it_without_a_loss(
@@ -461,7 +462,7 @@ def test_a_name_belongs_to_one_living_process(client: RedisClient) -> None:
     beat = client.beat("w1", "h1")
     assert beat
     assert beat.tokens == {}
-    assert take(client).token.epoch == 1
+    assert take(client).token.epoch == START + 30_001
 
 
 @pytest.mark.parametrize(("slots", "window"), [(1, 8), (40, 40), (128, 128)])

@@ -22,6 +22,7 @@ from distributed_downloader.redis_client import Limits, RedisClient
 from distributed_downloader.redis_files import FileProgress
 from distributed_downloader.redis_parts import RedisParts
 from distributed_downloader.redis_view import RedisView
+from distributed_downloader.redis_waiting import NextTry
 from tests.queue.base import spec_of, status_of
 from tests.queue.steps import NS, a_job, a_split_job, a_worker, failure, files, take, take_all
 from tests.servers import Server
@@ -188,6 +189,97 @@ def test_the_queue_in_numbers(client: RedisClient, view: RedisView) -> None:
     assert queue.jobs == {"running": 1, "paused": 1}
 
 
+# -- next tries ---------------------------------------------------------------------------------
+
+
+def tries(view: RedisView, job: int, limit: int = 10) -> list[NextTry]:
+    """Return the next tries of a job, with whole seconds."""
+    found = view.next_tries({job}, limit)
+    assert {number for number, _ in found} <= {job}
+    return [shown.model_copy(update={"seconds": round(shown.seconds)}) for _, shown in found]
+
+
+def test_who_waits_for_the_next_try_until_when_and_why(
+    client: RedisClient, view: RedisView, redis: redis_py.Redis
+) -> None:
+    a_worker(client)
+    job, other = a_job(client, 3), a_job(client, 1, spec=spec_of(2))
+    first, second, third, foreign = take_all(client)
+    client.fail("w1", str(first.token), failure("f0", "503"), 60)
+    client.fail("w1", str(second.token), failure("f1", "timed out").model_copy(update={"kept": 7}), 30)
+    client.fail("w1", str(foreign.token), failure("x", "no"), 10)
+    soon, late = tries(view, job)
+    assert 50 < late.seconds <= 60
+    assert 20 < soon.seconds <= 30
+    assert late == NextTry(path="f0", error="503", host="h1", tries=1, seconds=late.seconds)
+    assert soon == NextTry(path="f1", error="timed out", host="h1", tries=1, seconds=soon.seconds, kept=7)
+    assert [shown.path for shown in tries(view, job, 1)] == ["f1"]
+    assert [number for number, _ in view.next_tries({job, other, 99}, 1)] == [job, other]
+    assert redis.hlen(f"{NS}job:{job}:why") == 2
+    client.release("w1", [str(third.token)])
+    assert [shown.path for shown in tries(view, job)] == ["f1", "f0"], "what is given back waits for nothing"
+
+
+def test_a_parked_file_waits_for_its_host(client: RedisClient, view: RedisView) -> None:
+    a_worker(client)
+    job = a_job(client, 1)
+    why = failure("f0", "reset").model_copy(update={"kept": 5000})
+    client.fail("w1", str(take(client).token), why, 0, parked_for=300)
+    client.tick()
+    (parked,) = tries(view, job)
+    seconds = parked.seconds
+    assert 290 < seconds <= 300
+    assert parked == NextTry(
+        path="f0", error="reset", host="h1", tries=1, seconds=seconds, parked=True, kept=5000
+    )
+    (file,) = view.files(job)
+    assert (file.status, file.error) == (TaskStatus.PENDING, "reset")
+    assert 290 < (file.next_try or 0) <= 301
+
+
+@pytest.mark.parametrize("end", ["complete", "fail", "forget"])
+def test_a_reason_goes_with_the_wait(client: RedisClient, redis: redis_py.Redis, end: str) -> None:
+    a_worker(client)
+    job = a_job(client, 1)
+    client.fail("w1", str(take(client).token), failure(), 0)
+    client.tick()
+    assert redis.hlen(f"{NS}job:{job}:why") == 1
+    token = str(take(client).token)
+    if end == "complete":
+        client.complete("w1", token, 0, "h1")
+    elif end == "fail":
+        client.fail("w1", token, failure(), None)
+    else:
+        client.forget(job)
+    assert not redis.exists(f"{NS}job:{job}:why")
+
+
+def test_reasons_are_few_and_short(client: RedisClient, view: RedisView, redis: redis_py.Redis) -> None:
+    """When a hub is away, all tasks may fail."""
+    a_worker(client, slots=1100)
+    job = a_job(client, 1100)
+    tasks = take_all(client)
+    client.fail("w1", str(tasks[0].token), failure("f0", "x" * 5000), 60)
+    for task in tasks[1:]:
+        client.fail("w1", str(task.token), failure(task.file.path), 60)
+    assert redis.hlen(f"{NS}job:{job}:why") == 1000
+    (first, *_) = tries(view, job)
+    assert (first.path, first.error, first.host) == ("f0", "", "")
+
+
+@pytest.mark.parametrize("nonsense", ["", "{}", "junk", "\udcff"], ids=ascii)
+def test_a_reason_that_cannot_be_read_is_none(
+    client: RedisClient, view: RedisView, redis: redis_py.Redis, nonsense: str
+) -> None:
+    a_worker(client)
+    job = a_job(client, 1)
+    client.fail("w1", str(take(client).token), failure(), 60)
+    redis.hset(f"{NS}job:{job}:why", "0", nonsense)
+    redis.zadd(f"{NS}delayed", {nonsense: 0, "999.0.0": 0})
+    assert [(shown.path, shown.error) for shown in tries(view, job)] == [("f0", "")]
+    assert [file.error for file in view.files(job)] == [""]
+
+
 # -- files ----------------------------------------------------------------------------------------
 
 
@@ -200,11 +292,14 @@ def test_files_in_every_state(client: RedisClient, view: RedisView) -> None:
     client.fail("w1", failed, failure("f2", "gated"), None)
     client.fail("w1", delayed, failure(), 60)
     listed = list(view.files(job))
+    wait = listed[3].next_try
+    assert wait is not None
+    assert 50 < wait <= 61
     assert listed == [
         FileProgress(path="f0", size=0, status=TaskStatus.DONE, host="h1"),
         FileProgress(path="f1", size=1, status=TaskStatus.DONE, host="hôst-2", bytes_done=1),
         FileProgress(path="f2", size=2, status=TaskStatus.FAILED, error="gated"),
-        FileProgress(path="f3", size=3, status=TaskStatus.DELAYED),
+        FileProgress(path="f3", size=3, status=TaskStatus.DELAYED, error="no", next_try=wait),
         FileProgress(path="f4", size=4, status=TaskStatus.ACTIVE),
         FileProgress(path="f5", size=5, status=TaskStatus.PENDING),
     ]
@@ -262,7 +357,7 @@ def test_what_was_there_before_a_split_counts(client: RedisClient, view: RedisVi
     a_worker(client)
     job = a_job(client, 0, seal=False)
     assert client.submit(job, 0, [RepoFile(path="big", size=90)], "digest")
-    client.seal(job)
+    client.seal(job, 1)
     there = [Range(0, 20), Range(40, 10)]
     assert RedisParts(client).split(
         "w1", str(take(client).token), "ab12", [Range(20, 20), Range(50, 40)], written=there

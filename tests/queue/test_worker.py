@@ -98,7 +98,7 @@ class Stage:
     def job(self, *paths: str) -> int:
         job, _ = self.redis.create_job(SPEC, 1)
         self.redis.submit(job, 0, [RepoFile(path=path, size=10) for path in paths], "d")
-        self.redis.seal(job)
+        self.redis.seal(job, len(paths))
         return job
 
     def worker(self, *, concurrency: int = 2, drain: bool = False, name: str | None = None) -> WorkerNode:
@@ -216,7 +216,7 @@ def test_a_pause_that_the_hub_asks_for_is_kept_by_the_whole_fleet(stage: Stage) 
     spec = SPEC.model_copy(update={"repo_id": "org/other"})
     job, _ = stage.redis.create_job(spec, 1)
     stage.redis.submit(job, 0, [RepoFile(path=f"other-{number}", size=10) for number in range(3)], "d")
-    stage.redis.seal(job)
+    stage.redis.seal(job, 3)
     stage.worker(concurrency=3)
     assert stage.ended(job).state is JobState.DONE
     assert stage.ended(1).state is JobState.DONE
@@ -313,7 +313,7 @@ def test_drain_when_empty_waits_for_a_listing_that_goes_on(stage: Stage) -> None
     until(stage.view.workers)
     stage.redis.submit(job, 0, [RepoFile(path="late", size=10)], "d")
     until(lambda: stage.view.job(job).done == 1)
-    stage.redis.seal(job)
+    stage.redis.seal(job, 1)
     stage.join(node)
     assert stage.view.job(job).state is JobState.DONE
 
@@ -342,7 +342,7 @@ def test_a_claim_whose_reply_was_lost_goes_to_whoever_is_free(stage: Stage) -> N
     spec = SPEC.model_copy(update={"repo_id": "org/other"})
     job, _ = stage.redis.create_job(spec, 1)
     stage.redis.submit(job, 0, [RepoFile(path="lost", size=10)], "d")
-    stage.redis.seal(job)
+    stage.redis.seal(job, 1)
     # What Redis does when it serves a claim; the worker never hears of it.
     assert stage.raw.brpoplpush("{hfd}:ready", "{hfd}:active:w1", 5)
     stage.worker()

@@ -2,7 +2,7 @@
 
 Each event does one thing to a real queue and to the model, and compares. `Choices` decides which and how,
 so that hypothesis, a seed or a soak run can drive the same world. Events of split files are in tails.py,
-those of the NAS in deliveries.py.
+those of the NAS in deliveries.py, and those of lost data in lost.py.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from distributed_downloader.models import Descriptor, Failure, RepoFile, RepoTyp
 from distributed_downloader.redis_client import Settled, Verdict
 from tests.queue.base import LITTER, Job, is_token, spec_of, status_of
 from tests.queue.choices import Choices
-from tests.queue.deliveries import Deliveries
 from tests.queue.invariants import Snapshot, check, host_of, is_done
+from tests.queue.lost import Lost
 
 __all__ = ["LITTER", "WEIGHTS", "World", "run", "spec_of", "status_of"]
 
@@ -59,9 +59,9 @@ WEIGHTS: Mapping[str, int] = {
     "split": 8,
     "progress": 8,
     "steal": 6,
-    "scramble": 5,
+    "scramble": 6,
     "poll": 6,
-    "blind": 3,
+    "blind": 4,
     "give_back": 2,
     "finish_parts": 4,
     "take_owed": 5,
@@ -83,6 +83,10 @@ WEIGHTS: Mapping[str, int] = {
     "forget": 1,
     "hold": 1,
     "litter": 1,
+    "remember": 5,
+    "lose_steps": 3,
+    "lose_all": 1,
+    "lose_tails": 4,
 }
 
 #: What one call moves into the window at most (lua/_common.lua).
@@ -94,7 +98,7 @@ SIZES = (0, 10, 17, 200_000, 1_000_000, 40_000_000)
 
 
 @dataclass
-class World(Deliveries):
+class World(Lost):
     """Everybody who uses one queue, and the queue."""
 
     def __post_init__(self) -> None:
@@ -125,6 +129,7 @@ class World(Deliveries):
             self.check_job(snapshot, self.jobs[job], about)
         self.check_tails(snapshot)
         self.check_deliveries(snapshot)
+        self.check_meanings(snapshot)
 
     def check_job(self, snapshot: Snapshot, job: Job, about: Mapping[str, str]) -> None:
         """Compare one job with the model."""
@@ -157,7 +162,7 @@ class World(Deliveries):
         for job in self.jobs.values():
             while job.chunks:
                 self.send_chunk(job)
-            self.queue.seal(job.id)
+            self.queue.seal(job.id, job.files)
             self.queue.control("resume", job.id)
         self.zombies |= self.alive
         self.alive = {}
@@ -175,7 +180,7 @@ class World(Deliveries):
                     assert self.done[task.token[:2]]
             for folder in [*self.owed]:
                 for owed in self.take_from(folder, 10):
-                    self.bring(folder, (owed.job, owed.task))
+                    self.bring(folder, owed.token)
             self.check()
             if all(self.state(job) in ("done", "failed") for job in self.jobs):
                 return
@@ -251,9 +256,9 @@ class World(Deliveries):
         if job.chunks:
             self.send_chunk(job)
             return
-        self.queue.seal(job.id)
+        self.queue.seal(job.id, job.files)
         with self.unchanged("sealed twice"):
-            self.queue.seal(job.id)
+            self.queue.seal(job.id, job.files)
             assert not self.queue.submit(job.id, job.files, [RepoFile(path="late", size=1)], "late")
 
     def send_chunk(self, job: Job) -> None:
@@ -282,8 +287,7 @@ class World(Deliveries):
 
     def claim_without_reply(self) -> None:
         """Redis moves a token, and the worker never hears of it."""
-        if (worker := self.someone()) in self.known():
-            self.pop(worker)
+        self.pop(self.someone())
 
     def begin_again(self) -> None:
         """The reply to `begin` was lost, so it is called again."""
@@ -363,14 +367,15 @@ class World(Deliveries):
         """Report a task as done: counted once, stale, or done before."""
         id_, task, _ = Token.parse(token)
         host, job = self.choose.of(HOSTS), self.jobs.get(id_)
-        about = job.tasks[task] if job else None
+        about = job.tasks[task] if job and task < len(job.tasks) else None
         part = about.part if about else None
         owes = "" if part else self.some_debt()
         written = bool(part) and self.choose.number(0, 9) > 0
         size = about.size if about and not part else 12345  # a part's length is known in Redis
+        told = self.told.get((worker, token))
 
         def report() -> Settled:
-            return self.queue.complete(worker, token, size, host, written=written, owes=owes)
+            return self.queue.complete(worker, token, size, host, written=written, length=told, owes=owes)
 
         if token not in self.holds(worker):
             with self.unchanged("I5: a stale report"):
@@ -380,12 +385,16 @@ class World(Deliveries):
             return
         before = self.look()
         answer = report()
+        if part and told is not None and told < part.length:
+            assert answer is Settled.STALE, f"{token} has {part.length} bytes, and its worker knew of {told}"
+            self.goes_back(token)
+            return
         if not job:
             assert answer is Settled.STALE
         else:
             assert (id_, task) not in self.done, f"I4: {token} was counted twice"
             self.done[id_, task] = host
-            self.note_debt((id_, task), owes)
+            self.note_debt(Token.parse(token), owes)
             if part:
                 job.splits[part.seal].reports.append(f"{part.start}+{part.length}" if written else "")
             sealer = part and self.note_part(worker, job, part.seal, before)
@@ -467,7 +476,7 @@ class World(Deliveries):
         last = for_good or self.tries[job, task] >= self.queue.limits.max_tries
         assert report() is (Verdict.BURIED if last else Verdict.RETRY), f"I7: try {self.tries[job, task]}"
         place = self.look().places[job, task]
-        assert place == [("failed", epoch) if last else ("delayed", epoch + 1)]
+        assert place == [("failed", epoch) if last else ("delayed", self.after(epoch))]
         with self.unchanged("I11: a failure sent twice"):
             assert report() is Verdict.STALE
 
@@ -492,7 +501,7 @@ class World(Deliveries):
         places = self.look().places
         for token in mine:
             job, task, epoch = Token.parse(token)
-            assert job in self.gone or places[job, task][0] in (("pending", epoch + 1), ("ready", epoch + 1))
+            assert job in self.gone or places[job, task][0] in self.queued(epoch)
         with self.unchanged("I11: released twice"):
             assert self.queue.release(worker, tokens) == 0
 
@@ -514,9 +523,9 @@ class World(Deliveries):
 
     def zombie_claims(self) -> None:
         """Its last BRPOPLPUSH is served after its death."""
-        if not (known := self.known() & self.zombies.keys()):
+        if not self.zombies:
             return
-        worker = self.choose.of(sorted(known))
+        worker = self.choose.of(sorted(self.zombies))
         token = self.pop(worker)
         if token and self.choose.number(0, 1) and (task := self.begin(worker, token)):
             self.zombies[worker].add(str(task.token))
@@ -556,7 +565,7 @@ class World(Deliveries):
         places = self.look().places
         for token in held:
             job, task, epoch = Token.parse(token)
-            assert job in self.gone or places[job, task][0] in (("pending", epoch + 1), ("ready", epoch + 1))
+            assert job in self.gone or places[job, task][0] in self.queued(epoch)
         with self.unchanged("left twice"):
             self.queue.leave(worker)
 
@@ -566,7 +575,8 @@ class World(Deliveries):
         """Somebody keeps house."""
         before = self.look()
         overdue = {worker for worker, lease in before.value("workers", []) if lease < self.now}
-        with self.losing(sorted(overdue | set(before.queue("dead")))):
+        unknown = set(before.names("active:")) - set(before.queue("workers"))
+        with self.losing(sorted(overdue | unknown)):
             self.queue.tick()
         after = self.judge_batch(before, "tick")
         assert not after.queue("fair") or after.queue("ready"), "I9: nothing is fed"
@@ -589,7 +599,7 @@ class World(Deliveries):
                 continue
             self.losses[job, task] += 1
             lost_for_good = self.losses[job, task] >= self.queue.limits.max_losses
-            allowed = [("failed", epoch)] if lost_for_good else [("pending", epoch + 1), ("ready", epoch + 1)]
+            allowed = [("failed", epoch)] if lost_for_good else self.queued(epoch)
             assert places[job, task][0] in allowed, (
                 f"I7: {token}, lost {self.losses[job, task]} times: {places}"
             )
@@ -667,7 +677,7 @@ class World(Deliveries):
             return
         assert n == min(len(failed), self.queue.limits.batch)
         for task, epoch in failed.items():
-            assert after.places[job.id, task] in ([("pending", epoch + 1)], [("ready", epoch + 1)])
+            assert after.places[job.id, task][0] in self.queued(epoch)
             self.tries[job.id, task] = self.losses[job.id, task] = 0
         with self.unchanged("I11: nothing to retry"):
             assert not self.queue.control("retry", job.id)

@@ -19,6 +19,8 @@ from distributed_downloader.models import (
     Transfer,
     WorkerStatus,
 )
+from distributed_downloader.outage import Absence
+from distributed_downloader.redis_waiting import NextTry
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 #: A name that would clear the screen, set the window's title, colour and reorder text if it were printed raw.
@@ -110,6 +112,16 @@ def failure(
 ) -> Failure:
     """Return a failure."""
     return Failure(path=path, error=error, tries=tries, host=host, at=1_000_100.0)
+
+
+#: A time without Redis.
+AWAY = Absence(back_at=1_000_200.0, seconds=23.4)
+
+
+def next_try(path: str = "c.bin", error: str = "timed out", **fields: object) -> NextTry:
+    """Return a file that waits for its next try."""
+    values = {"path": path, "error": error, "host": "gpu-07", "tries": 1, "seconds": 12.4}
+    return NextTry.model_validate({**values, **fields})
 
 
 def queue(**fields: object) -> QueueStatus:

@@ -46,7 +46,7 @@ def submit(client: RedisClient, what: JobSpec, *files: RepoFile, complete: bool 
     job, _ = client.create_job(what, 1)
     client.submit(job, 0, files, "")
     if complete:
-        client.seal(job)
+        client.seal(job, len(files))
     return job
 
 

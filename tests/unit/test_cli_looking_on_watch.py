@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import re
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import pytest
 
@@ -13,6 +15,8 @@ from distributed_downloader.cli.lookout import Lookout, Patient, exit_code, foll
 from distributed_downloader.display.picture import Snapshot
 from distributed_downloader.errors import RedisUnavailableError, UnknownJobError
 from distributed_downloader.models import Failure, JobState, JobStatus, QueueStatus, WorkerStatus
+from distributed_downloader.outage import Absence
+from distributed_downloader.redis_waiting import NextTry
 from tests.unit.looking_on import done, failure, job, progress, queue, transfer, worker
 from tests.unit.test_display_json import check
 
@@ -50,6 +54,10 @@ class Script:
     def failures(self, job: int, limit: int = 20) -> list[Failure]:
         """Return a failure."""
         return [failure(f"{job}.bin")][:limit]
+
+    def next_tries(self, jobs: Collection[int], limit: int) -> list[tuple[int, NextTry]]:
+        """Return nothing."""
+        return []
 
     def queue(self) -> QueueStatus:
         """Return a queue."""
@@ -130,9 +138,19 @@ def test_redis_may_go_away_and_come_back(watch: Watch, capsys: pytest.CaptureFix
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert lines[1].startswith("Redis does not answer since ")
-    assert lines[1].endswith(", trying again")
-    assert lines[2] == "Redis answers again"
+    assert lines[1].endswith(f", trying again: {DOWN}")
+    assert re.fullmatch(r"Redis is back since \d\d:\d\d:\d\d \(it was away for 0s\)", lines[2])
     assert lines[3].endswith("done in 1h 00m")
+
+
+def test_what_a_worker_knows_of_lost_data_counts_more_than_what_was_seen_here() -> None:
+    lost = Absence(back_at=time.time(), seconds=5, lost=True)
+    script = Script(job(), DOWN, job(), job(), job())
+    told: list[Absence | None] = [None, lost, lost.model_copy(update={"back_at": time.time() - 601})]
+    script.workers = lambda: [worker("a", absence=told.pop(0) if told else None)]  # type: ignore[method-assign]
+    patient = Patient(Lookout(script, "3").look)  # type: ignore[arg-type]
+    seen = [patient.look() for _ in range(5)]
+    assert [each.absence and each.absence.lost for each in seen] == [None, None, True, False, False]
 
 
 def test_redis_that_is_away_from_the_start_is_an_error(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,12 +14,14 @@ from distributed_downloader.display.canvas import Canvas
 from distributed_downloader.display.picture import Snapshot
 from distributed_downloader.display.speed import JobProgress
 from distributed_downloader.models import JobState, RepoType, Transfer
+from distributed_downloader.outage import Absence
 from tests.unit.looking_on import (
     EVIL,
     EVIL_SHOWN,
     done,
     failure,
     job,
+    next_try,
     progress,
     queue,
     transfer,
@@ -510,3 +514,60 @@ def test_a_fleet_of_any_size_fits(height: int, jobs: int, workers: int, failed: 
     )
     lines = picture.status(crowd, Canvas(80, height), footer=Text("footer"))
     assert len(lines) <= height
+
+
+# -- next tries, and Redis --------------------------------------------------------------------------------
+
+WAITING = Snapshot(
+    jobs=[progress(job(delayed=7), rate=5e6)],
+    waiting=[
+        (3, next_try("c.bin", "503 Service Unavailable")),
+        (3, next_try("big.bin", "timed out", parked=True, seconds=298, kept=1_200_000_000)),
+        (3, next_try("d.bin", "", host="", tries=0, seconds=0)),
+    ],
+    absence=Absence(back_at=1_000_200.0, seconds=23.4),
+    queue=queue(),
+)
+BACK = f"Redis is back since {time.strftime('%H:%M:%S', time.localtime(1_000_200))} (it was away for 23s)"
+
+
+def test_who_waits_for_the_next_try_at_80_columns() -> None:
+    shown = words(picture.status(WAITING, Canvas(80)))
+    assert shown.partition("To retry")[2].partition("Workers")[0] == (
+        """  7
+ 3  c.bin
+    503 Service Unavailable; next try in 12s (1 try on gpu-07)
+ 3  big.bin
+    timed out; waits 4m 58s for gpu-07, which has 1.2 GB of it
+ 3  d.bin
+    next try is due
+ … and 4 more: hf-downloader files JOB
+
+"""
+    )
+    assert BACK in shown.splitlines()
+
+
+def test_who_waits_for_the_next_try_on_a_pipe() -> None:
+    lines = words(picture.status(WAITING, Canvas(None))).splitlines()
+    assert lines[1:4] == [
+        "job 3 to retry: c.bin: 503 Service Unavailable; next try in 12s (1 try on gpu-07)",
+        "job 3 to retry: big.bin: timed out; waits 4m 58s for gpu-07, which has 1.2 GB of it",
+        "job 3 to retry: d.bin: next try is due",
+    ]
+    assert lines[-1] == BACK
+
+
+def test_on_few_lines_each_that_waits_has_one() -> None:
+    shown = words(picture.status(WAITING, Canvas(80, 14)))
+    assert " 3  c.bin  503 Service Unavailable; next try in 12s (1 try on gpu-07)" in shown.splitlines()
+    assert len(shown.splitlines()) <= 14
+
+
+def test_redis_without_its_data_says_what_to_do() -> None:
+    lost = Absence(back_at=1_000_200.0, lost=True)
+    _, line = words(picture.status(Snapshot(absence=lost), Canvas(None))).splitlines()
+    since = BACK.partition(" (")[0]
+    assert line == (
+        f"{since} without its data: run the same `master` commands again; what is on disk is kept"
+    )

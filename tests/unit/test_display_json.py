@@ -13,7 +13,18 @@ from distributed_downloader.display import as_json
 from distributed_downloader.display.picture import Snapshot
 from distributed_downloader.models import JobState, RepoType, TaskStatus
 from distributed_downloader.redis_files import FileProgress
-from tests.unit.looking_on import EVIL, done, failure, job, progress, queue, transfer, worker
+from tests.unit.looking_on import (
+    AWAY,
+    EVIL,
+    done,
+    failure,
+    job,
+    next_try,
+    progress,
+    queue,
+    transfer,
+    worker,
+)
 
 DOCS = Path(__file__).parents[2] / "docs" / "json.md"
 PLAIN_TYPES: dict[str, tuple[type, ...]] = {
@@ -67,8 +78,10 @@ def everything() -> Snapshot:
         failures=[(3, failure())],
         workers=[
             worker("a", transfer(), transfer("b", start=5), transfer("b", sealing=True)),
-            worker("c", trouble="full", nas_trouble="away", folder="f" * 32, nas="a" * 32),
+            worker("c", trouble="full", nas_trouble="away", folder="f" * 32, nas="a" * 32, absence=AWAY),
         ],
+        waiting=[(3, next_try()), (3, next_try(parked=True, kept=5))],
+        absence=AWAY,
         queue=queue(),
     )
 
@@ -86,6 +99,8 @@ def test_the_document_has_all_objects() -> None:
         "bytes",
         "delivery",
         "failure",
+        "waiting",
+        "absence",
         "worker",
         "transfer",
         "queue",
@@ -210,9 +225,8 @@ def test_files_are_a_list_with_a_line_for_each(number: int) -> None:
 def test_files_are_written_as_they_are_read() -> None:
     files = (FileProgress(path=f"f{n}", size=n, status=TaskStatus.DONE) for n in iter(int, 1))
     lines = as_json.files(files)
-    assert (
-        next(lines) == '[{"path": "f0", "size": 0, "state": "done", "bytes_done": 0, "host": "", "error": ""}'
-    )
+    first = '[{"path": "f0", "size": 0, "state": "done", "bytes_done": 0, "host": "", "error": "", '
+    assert next(lines) == f'{first}"next_try_seconds": null}}'
     assert next(lines).startswith(',{"path": "f0"')
 
 

@@ -11,6 +11,7 @@ from redis import exceptions
 
 from distributed_downloader.errors import RedisUnavailableError
 from distributed_downloader.redis_connection import lua_sources, translated
+from distributed_downloader.redis_greeting import BrokenOffError
 
 
 @pytest.mark.parametrize(
@@ -25,17 +26,17 @@ from distributed_downloader.redis_connection import lua_sources, translated
         (redis.AuthenticationError("Authentication required."), "[redis] username and password"),
         (redis.ResponseError("NOAUTH Authentication required."), "wants a login: set [redis] username"),
         (redis.ResponseError("WRONGPASS invalid"), "refuses the login"),
-        (exceptions.NoPermissionError("this user has no permissions"), "docs/queue.md has the ACL rule"),
-        (redis.ResponseError("script: -NOPERM this user"), "docs/queue.md has the ACL rule"),
+        (exceptions.NoPermissionError("this user has no permissions"), "docs/operations.md has the ACL rule"),
+        (redis.ResponseError("script: -NOPERM this user"), "docs/operations.md has the ACL rule"),
         (redis.ResponseError("The user executing the script can't run this command"), "ACL rule"),
         (redis.ResponseError("ACL failure in script: User hfd has no permissions"), "ACL rule"),
         (exceptions.OutOfMemoryError("command not allowed"), "is full: raise its maxmemory"),
         (redis.ResponseError("Error running script: @user_script: 9: -OOM command not allowed"), "is full"),
         (
             redis.ReadOnlyError("You can't write against a read only replica."),
-            "set [redis] host or url to the primary",
+            "[redis] host or url must name the primary",
         ),
-        (redis.ResponseError("-READONLY You can't write"), "to the primary"),
+        (redis.ResponseError("-READONLY You can't write"), "must name the primary"),
         (redis.BusyLoadingError("Redis is loading the dataset in memory"), "still loading"),
         (
             redis.ResponseError("MISCONF Redis is configured to save RDB snapshots"),
@@ -44,6 +45,9 @@ from distributed_downloader.redis_connection import lua_sources, translated
         (redis.ResponseError("BUSY Redis is busy running a script"), "is busy"),
         (exceptions.MovedError("1234 10.0.0.1:6379"), "is a cluster"),
         (redis.ConnectionError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate"), "set [redis] ca_certs"),
+        (BrokenOffError("[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13"), "set [redis] client_cert"),
+        (redis.ConnectionError("[SSL: WRONG_VERSION_NUMBER] wrong version"), "does not speak TLS"),
+        (redis.ResponseError("NOREPLICAS Not enough good replicas"), "too few replicas"),
         (redis.InvalidResponse("Protocol Error: b'HTTP/1.1 400'"), "does not speak Redis"),
         (redis.ResponseError("something new"), "refuses: something new"),
         (redis.DataError("something of redis-py's own"), "refuses: something of redis-py's own"),

@@ -55,7 +55,7 @@ def claim(client: RedisClient, *files: RepoFile) -> DownloadTask:
     """Queue a job with these files, and let the worker begin with the first."""
     job, _ = client.create_job(spec(), 1)
     client.submit(job, 0, files, "")
-    client.seal(job)
+    client.seal(job, len(files))
     task = client.begin(ME, client.claim(ME, 1) or "")
     assert task
     return task

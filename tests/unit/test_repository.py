@@ -282,7 +282,7 @@ def test_ci_needs_no_more_than_is_in_the_repository() -> None:
 
 def test_the_justfile_has_its_recipes() -> None:
     recipes = re.findall(r"^(\w+)[^:\n]*:$", read("justfile"), re.MULTILINE)
-    assert recipes == ["default", "setup", "fmt", "lint", "type", "test", "ci", "demo"]
+    assert recipes == ["default", "setup", "fmt", "lint", "type", "test", "ci", "audit", "demo"]
 
 
 # -- limits of the code ---------------------------------------------------------------------------

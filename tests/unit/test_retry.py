@@ -39,6 +39,7 @@ EXPECTED = {
     errors.PlaceUnseenError: Action.BLIND,
     errors.SpoolError: Action.REST,
     errors.WaitsForNasError: Action.REST,
+    errors.NotAllowedError: Action.BLIND,
     errors.StoppedError: Action.RELEASE,
 }
 
