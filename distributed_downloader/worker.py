@@ -258,8 +258,10 @@ class WorkerNode:
                 self._outage.note(error)
                 self._heartbeat.away()
                 self._stopping.wait(_LOOK)
-            except Exception as error:  # noqa: BLE001 - raised again unless it passes
-                self._rest_if_dry(error)
+            except (MemoryError, OSError, RuntimeError, ImportError) as error:
+                if (local := dry(error)) is None:
+                    raise
+                self._rest.begin(str(local), local)
             finally:
                 if not started:
                     self._slots.give_back()
@@ -268,13 +270,6 @@ class WorkerNode:
             pass
         while self._deliverer and not self._stopping.is_set() and not self._deliverer.wait_done(_LOOK):
             pass
-
-    def _rest_if_dry(self, error: Exception) -> None:
-        """Claim nothing for a while if this machine has run dry, which passes; else raise."""
-        local = dry(error)
-        if local is None:
-            raise error
-        self._rest.begin(str(local), local)
 
     def _end_claim(self) -> None:
         """Make the fetcher return from Redis; again and again, for it may just be on its way there."""

@@ -12,7 +12,7 @@ from benchmarks.chaos.judge import Judge
 from benchmarks.chaos.kinds import Heal, Kind, NotNowError
 from benchmarks.chaos.schedule import Strike
 from benchmarks.chaos.world import World
-from benchmarks.waiting import Child, check_interrupted
+from benchmarks.waiting import Child, check_interrupted, until
 from distributed_downloader.errors import RedisUnavailableError
 from distributed_downloader.models import JobState, JobStatus
 
@@ -100,9 +100,8 @@ class Round:
 
     def _ask(self) -> bool:
         """Be the users for a moment; True if all have what they want."""
-        try:
-            jobs = self._jobs()
-        except RedisUnavailableError:
+        jobs = self._jobs()
+        if jobs is None:
             return False
         satisfied = [user.act(jobs.get(repo)) for repo, user in self._users.items()]
         return all(satisfied)
@@ -116,10 +115,15 @@ class Round:
         self._world.members.close()
         if self._world.tally.hung:
             self._judge.verdict.hung.append(f"{self._world.tally.hung} workers did not leave when asked to")
-        self._judge.conclude(self._jobs())
+        self._judge.conclude(until(self._jobs, "jobs in Redis", END_SECONDS))
 
-    def _jobs(self) -> dict[str, JobStatus]:
-        return {f"{job.spec.repo_type.value}s/{job.spec.repo_id}": job for job in self._world.view.jobs()}
+    def _jobs(self) -> dict[str, JobStatus] | None:
+        """Return the jobs by their repos; None while Redis is away."""
+        try:
+            jobs = self._world.view.jobs()
+        except RedisUnavailableError:
+            return None
+        return {f"{job.spec.repo_type.value}s/{job.spec.repo_id}": job for job in jobs}
 
 
 class _User:
