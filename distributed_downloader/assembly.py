@@ -33,13 +33,7 @@ def make_worker(
     folders = Folders(config, lambda: nas.nas if nas and nas.answers else "", alone=alone)
     if config.nas.enabled:
         owed, outage = RedisDeliveries(redis), Outage(redis.address)
-        nas = NASAggregator(
-            config,
-            owed,
-            lambda: folders.own_id,
-            outage,
-            lambda file, *how: downloader.fetch_again(file.spec, file.about.file, *how),
-        )
+        nas = NASAggregator(config, owed, lambda: folders.own_id, outage)
     downloader = Downloader(
         config,
         folders=folders,

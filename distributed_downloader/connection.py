@@ -209,7 +209,7 @@ def network_error(error: Exception, url: str) -> TransientError:
     if isinstance(error, SSLError):
         return NetworkError(
             f"{host}: no secure connection: {_why(error)}; if your network inspects TLS, name its "
-            "certificate in SSL_CERT_FILE, or set disable_ssl_verify"
+            "certificate in SSL_CERT_FILE, or set disable_ssl_verify (for the worker's own endpoint)"
         )
     return NetworkError(f"{host}: {_why(error)}")
 

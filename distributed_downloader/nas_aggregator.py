@@ -12,7 +12,7 @@ from pathlib import Path
 
 from distributed_downloader.config import AppConfig
 from distributed_downloader.errors import RedisUnavailableError, TransferError
-from distributed_downloader.nas_copiers import Copiers, Copy, Deliveries, FetchAgain
+from distributed_downloader.nas_copiers import Copiers, Copy, Deliveries
 from distributed_downloader.nas_trouble import Troubles
 from distributed_downloader.outage import Outage
 from distributed_downloader.patience import Inquiry
@@ -45,22 +45,14 @@ class NASAggregator:
     """
 
     def __init__(
-        self,
-        config: AppConfig,
-        owed: Deliveries,
-        own_folder: Callable[[], str],
-        outage: Outage,
-        fetch_again: FetchAgain | None = None,
+        self, config: AppConfig, owed: Deliveries, own_folder: Callable[[], str], outage: Outage
     ) -> None:
-        """Make one that does nothing yet; `fetch_again` replaces what somebody has damaged or removed."""
         self._settings, self._owed = config.nas, owed
         self._nas = Path(config.nas.path)
         self._own, self._own_folder = Path(config.app.output_dir).expanduser().absolute(), own_folder
         self._outage = outage
         self._troubles = Troubles()
-        self._copiers = Copiers(
-            config.nas, owed, self._troubles, outage, self._copied, fetch_again=fetch_again
-        )
+        self._copiers = Copiers(config.nas, owed, self._troubles, outage, self._copied)
         self._stopping = threading.Event()
         self._bell = threading.Event()
         # Guards what is known of the feeder's rounds, and tells of news.

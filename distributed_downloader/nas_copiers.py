@@ -78,10 +78,6 @@ class Copy:
         self.moved = time.monotonic()
 
 
-#: Downloads an owed file to the folder in which it was: its progress is told in bytes.
-FetchAgain = Callable[[Owed, Path, Cancel, Callable[[int], object]], object]
-
-
 class Copiers:
     """A fixed number of threads, and the files that they have or will have next.
 
@@ -95,11 +91,9 @@ class Copiers:
         troubles: Troubles,
         outage: Outage,
         done: Callable[[], None],
-        *,
-        fetch_again: FetchAgain | None = None,
     ) -> None:
         self._settings, self._owed, self._troubles = settings, owed, troubles
-        self._outage, self._done, self._fetch_again = outage, done, fetch_again
+        self._outage, self._done = outage, done
         self._nas = Path(settings.path)
         self._cancel = Cancel()
         self._todo: queue.SimpleQueue[Copy | None] = queue.SimpleQueue()
@@ -193,8 +187,6 @@ class Copiers:
                 suspect=self._troubles.is_damaged(copy.key),
                 progress=copy.progress,
             )
-        except (CorruptError, MissingError) as error:
-            return self._restored(copy, error)
         except TransferError as error:
             return self._failed(copy, error)
         except Exception as error:
@@ -219,30 +211,13 @@ class Copiers:
         except TransferError as error:
             log.warning("%s stays here, though it is on the NAS: %s", file.path, error)
 
-    def _restored(self, copy: Copy, error: TransferError) -> Callable[[], None]:
-        """Fetch a file again that somebody has damaged or removed, so that it can be copied at once.
-
-        Not where another job has put its own there.
-        """
-        owed = copy.owed
-        if not (self._fetch_again and owed.sole):
-            return self._failed(copy, error)
-        log.warning("again   %s: %s; fetching it again", owed.about.file.path, error)
-        try:
-            self._fetch_again(owed, copy.root, self._cancel, copy.progress)
-        except StoppedError as stopped:
-            return self._failed(copy, stopped)
-        except TransferError as failure:
-            log.warning("again   %s: %s", owed.about.file.path, failure)
-            return self._failed(copy, error)
-        return lambda: self._owed.keep_owed(copy.folder, [copy.key], 0.0)
-
     def _failed(self, copy: Copy, error: TransferError) -> Callable[[], None]:
         if isinstance(error, StoppedError):
             seconds = 0.0
         elif self._is_about_the_file(error):
             damaged, path = isinstance(error, CorruptError), copy.owed.about.file.path
-            seconds = self._troubles.file_failed(copy.key, path, str(error), damaged=damaged)
+            reason = f"{error}{_advice(copy, error)}"
+            seconds = self._troubles.file_failed(copy.key, path, reason, damaged=damaged)
         else:
             # This worker leaves the NAS alone for a while; another one may be luckier with it.
             seconds = self._troubles.nas_failed(copy.key, str(error))
@@ -263,3 +238,10 @@ class Copiers:
                 self._outage.note(error)
                 if self._cancel.wait(_REPORT_AGAIN):
                     return None
+
+
+def _advice(copy: Copy, error: TransferError) -> str:
+    """Return what a person can do about a file that somebody has damaged or removed."""
+    if not isinstance(error, (CorruptError, MissingError)):
+        return ""
+    return f"; `hf-downloader forget {copy.key.job}` and the same `master` command again fetch it anew"

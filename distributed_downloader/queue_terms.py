@@ -118,8 +118,6 @@ class Owed(NamedTuple):
     token: Token
     about: Descriptor
     spec: JobSpec
-    #: Whether no other job, of another commit for instance, fills the same repo's folder.
-    sole: bool = False
 
 
 class Verdict(enum.Enum):

@@ -19,8 +19,8 @@ class Depth(enum.IntEnum):
     HERE = 2
 
 
-#: Loopback, link-local, multicast, and where clouds tell a machine its own secrets. 198.18.0.0/15 is in no
-#: list: some proxies let every public name resolve to it.
+#: Loopback, link-local, multicast, and where clouds tell a machine its own secrets. 198.18.0.0/15 and
+#: fc00::/8 are in no list: some proxies let every public name resolve to them.
 _HERE = tuple(
     map(
         ip_network,
@@ -35,13 +35,19 @@ _HERE = tuple(
 _PRIVATE = tuple(
     map(
         ip_network,
-        ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fec0::/10"),
+        ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8", "fec0::/10"),
     )
 )
 #: IPv6 networks that lead to an IPv4 address, and how many bits stand behind that.
 _WRAPPED = tuple(
     (ip_network(network), shift)
-    for network, shift in (("::/96", 0), ("::ffff:0:0/96", 0), ("64:ff9b::/96", 0), ("2002::/16", 80))
+    for network, shift in (
+        ("::/96", 0),
+        ("::ffff:0:0/96", 0),
+        ("64:ff9b::/96", 0),
+        ("64:ff9b:1::/48", 0),
+        ("2002::/16", 80),
+    )
 )
 _WORDS = {Depth.PRIVATE: "in a private network", Depth.HERE: "on this machine or its own link"}
 

@@ -35,10 +35,8 @@ class RedisDeliveries:
         With `ended_only`, only those of jobs that have been downloaded as a whole.
         """
         answer = self._scripts.run("owed", folder, limit, round(busy * 1000), int(ended_only))
-        rows = zip(*(answer[place::4] for place in range(4)), strict=True)
-        return [
-            owed for name, line, spec, sole in rows if (owed := _owed(name, line, spec, sole=sole == "1"))
-        ]
+        rows = zip(answer[::3], answer[1::3], answer[2::3], strict=True)
+        return [owed for name, line, spec in rows if (owed := _owed(name, line, spec))]
 
     def keep_owed(self, folder: str, files: Iterable[Token], seconds: float) -> None:
         """Keep files from others for so long: they are being copied, or have to wait."""
@@ -51,10 +49,9 @@ class RedisDeliveries:
         return bool(self._scripts.run("deliver", folder, str(file)))
 
 
-def _owed(name: str, line: str, spec: str, *, sole: bool) -> Owed | None:
+def _owed(name: str, line: str, spec: str) -> Owed | None:
     try:
-        about, job = Descriptor.from_line(line), JobSpec.model_validate_json(spec)
-        return Owed(Token.parse(name), about, job, sole)
+        return Owed(Token.parse(name), Descriptor.from_line(line), JobSpec.model_validate_json(spec))
     except (ValueError, RefusedError) as error:
         log.warning("file %s is owed to the NAS and cannot be read in Redis: %s", name, error)
         return None

@@ -29,6 +29,8 @@ from distributed_downloader.redis_waiting import read_reason
 
 #: Files that one round trip reads.
 _CHUNK = 1000
+#: Seconds; a time that somebody else wrote there may be far away.
+_LONGEST_WAIT = 1e9
 
 
 class FileProgress(Model):
@@ -232,7 +234,10 @@ def _sum(records: Iterable[str | None]) -> int:
 
 def _waits_of(job: int, tokens: Mapping[str, float], now: int) -> dict[int, float]:
     """Return the seconds until the time, in ms, that stands with each token of the job; by task."""
-    return {task: max(0.0, tokens[text] / 1000 - now) for task, text in _tasks_of(job, tokens).items()}
+    return {
+        task: min(max(0.0, tokens[text] / 1000 - now), _LONGEST_WAIT)
+        for task, text in _tasks_of(job, tokens).items()
+    }
 
 
 def _tasks_of(job: int, tokens: Iterable[str]) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""Keys that somebody overwrote with another type: they are put aside, and Redis is asked again."""
+"""Keys that somebody overwrote with another type: they are removed, and Redis is asked again."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class MendingRedis(redis.Redis):
             return False
         wrong = [(key, kind) for key, kind in self._wrong() if self.put_aside(key, kind)]
         for key, kind in wrong:
-            log.error("Redis: somebody overwrote %a, which should be a %s; it was put aside", key, kind)
+            log.error("Redis: somebody overwrote %a, which should be a %s; it was removed", key, kind)
         return True
 
     def _wrong(self) -> Iterator[tuple[str, str]]:

@@ -59,7 +59,7 @@ class Sentinels:
         for address in sorted(self._addresses, key=lambda address: address != self._answered):
             try:
                 found = self._ask(*address)
-            except redis.RedisError as error:
+            except (redis.RedisError, ValueError) as error:  # the latter for a name that no host can have
                 problems.append(str(error))
                 continue
             if found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
@@ -75,7 +76,7 @@ class RedisWaiting:
         now = seconds + microseconds / 1e6
         for host, rows in (("", delayed), *zip(shown, parked, strict=True)):
             for text, at in rows:
-                if token := _token(text):
+                if math.isfinite(at) and (token := _token(text)):
                     yield _Wait(token, at / 1000 - now, host)
 
     def _explained(self, waits: Sequence[_Wait]) -> Iterator[NextTry]:

@@ -11,8 +11,24 @@ from distributed_downloader.config.values import listed
 from distributed_downloader.models import JobSpec, RepoType
 
 #: Where nobody wants downloads; whoever writes there may own the machine.
-_SYSTEM = ("/bin", "/boot", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys")
-_SYSTEM_USR = ("/usr/bin", "/usr/lib", "/usr/lib64", "/usr/sbin")
+_SYSTEM = (
+    *(
+        "/bin",
+        "/boot",
+        "/etc",
+        "/lib",
+        "/lib32",
+        "/lib64",
+        "/libexec",
+        "/proc",
+        "/run/systemd",
+        "/sbin",
+        "/sys",
+    ),
+    *("/usr/bin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libexec", "/usr/sbin"),
+    *("/usr/local/bin", "/usr/local/lib", "/usr/local/sbin", "/var/spool/cron"),
+    *("/private/etc", "/System", "/Library"),
+)
 _TYPES = tuple(f"{kind.value}s/" for kind in RepoType)
 
 
@@ -32,7 +48,7 @@ class Rules:
             return f"[security] allowed_repos has no {spec.repo_type.value}s/{spec.repo_id}"
         if self._endpoints and _same(spec.endpoint) not in self._endpoints:
             return f"[security] allowed_endpoints has no {spec.endpoint}"
-        if spec.output_dir and not self._has_folder(PurePosixPath(spec.output_dir)):
+        if spec.output_dir and not self._has_folder(PurePosixPath(spec.output_dir), spec.repo_id):
             return self._about_folder(spec.output_dir)
         return ""
 
@@ -43,13 +59,14 @@ class Rules:
             fnmatchcase(name if glob.startswith(_TYPES) else spec.repo_id, glob) for glob in self._repos
         )
 
-    def _has_folder(self, folder: PurePosixPath) -> bool:
-        if folder == self._own:
+    def _has_folder(self, folder: PurePosixPath, repo_id: str) -> bool:
+        if folder.is_relative_to(self._own):
             return True
         if self._folders:
             return any(folder.is_relative_to(allowed) for allowed in self._folders)
-        system = any(folder.is_relative_to(each) for each in (*_SYSTEM, *_SYSTEM_USR))
-        return not system and folder != PurePosixPath("/")
+        # Its repo's name counts, too: /usr and the repo bin/x are /usr/bin/x.
+        inner = folder / repo_id
+        return folder != PurePosixPath("/") and not any(inner.is_relative_to(each) for each in _SYSTEM)
 
     def _about_folder(self, folder: str) -> str:
         if self._folders:

@@ -113,8 +113,9 @@ class Sealer:
             if key not in self._files:
                 self._files[key] = _File(worker_id, task)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._follow, name="sealer", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._follow, name="sealer", daemon=True)
+                thread.start()  # which may fail: then the next one tries again
+                self._thread = thread
 
     def expects(self, token: str) -> bool:
         """Return whether the sealer will begin with this token by itself."""

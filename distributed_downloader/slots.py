@@ -144,7 +144,7 @@ class Slots:
             slot = threading.Thread(target=self._slot, args=(work, token, running, free), name="slot")
             slot.daemon = True
             slot.start()
-        except RuntimeError as error:  # no memory for another thread
+        except (RuntimeError, MemoryError) as error:  # no memory for another thread
             refusal = self._reports.failure(worker_id, token, running, as_transfer_error(error))
             self._slot(lambda: refusal, token, running, free)
 

@@ -89,6 +89,8 @@ class _Chaos:
                 names = [kind.name for kind in self._kinds if kind.redis in ("", store.kind)]
                 self._one(number, store, schedule(names, self._options.seed, number, _STORM), impostor)
                 number += 1
+        if not self._ledger.stormy:
+            raise BenchmarkError("the time was over before the first fault: give it more --minutes")
         print(self._ledger.text(self._kinds))
         if not self._ledger.verdict.clean:
             raise BenchmarkError("something was found that must not be")
@@ -123,6 +125,7 @@ class _Chaos:
         (ledger.calm if calm else ledger.stormy).append(one.seconds)
         ledger.struck += one.struck
         ledger.asked_again += one.asked_again
+        ledger.answers_spoiled += world.answers_spoiled
         ledger.ended += world.tally.crashed
         ledger.add(verdict)
         _say(
@@ -146,8 +149,10 @@ class _Chaos:
 def _store(number: int) -> Single | Group:
     """Return the Redis of a round: each server of this machine in turn, every third time with Sentinel."""
     servers = binaries()
-    server = servers[number % len(servers)]
-    return Group(server) if number % _SENTINELS_EVERY == _SENTINELS_EVERY - 1 else Single(server)
+    turn, place = divmod(number, _SENTINELS_EVERY)
+    if place == _SENTINELS_EVERY - 1:
+        return Group(servers[turn % len(servers)])
+    return Single(servers[number % len(servers)])
 
 
 def _say(text: str) -> None:

@@ -80,8 +80,8 @@ def _spoil_complete(world: World, chance: random.Random) -> Heal:
     found = [
         (repo, path)
         for repo in world.repos
-        for folder in world.folders(repo)
-        for path in sorted(folder.rglob("*"))
+        for root in world.roots
+        for path in sorted((root / repo.partition("/")[2]).rglob("*"))
         if path.is_file()
     ]
     if not found:
@@ -93,7 +93,7 @@ def _spoil_complete(world: World, chance: random.Random) -> Heal:
 
 
 def _spoil_partial(world: World, chance: random.Random) -> Heal:
-    folders = [root / _STATE / "partial" for root in (*world.outputs, world.real_nas)]
+    folders = [root / _STATE / "partial" for root in world.roots]
     found = [
         path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir()) if path.is_file()
     ]

@@ -14,6 +14,8 @@ from benchmarks.chaos.mounts import unmount
 from benchmarks.chaos.world import World
 from distributed_downloader.models import JobState, JobStatus
 
+#: What nobody should have to read, in the log of a worker or on a command's standard error.
+_TRACE = re.compile("^Traceback|internal error|^Fatal Python error|panicked", re.MULTILINE)
 #: Repo -> path -> sha256.
 Truth = Mapping[str, Mapping[str, str]]
 
@@ -78,20 +80,19 @@ class Judge:
         self._seen.clear()
         self._world.changed.clear()
         self.look()
-        places = [self._world.real_nas, *(self._world.outputs if self._world.shared else ())]
         for repo, files in self._truth.items():
-            for folder in (root / repo.partition("/")[2] for root in places):
+            for folder in (root / repo.partition("/")[2] for root in self._world.roots):
                 self.verdict.lost |= {str(folder / name) for name in files if not (folder / name).is_file()}
             self.verdict.counters |= set(self._disagreements(repo, jobs.get(repo)))
         self._look_below_the_nas()
-        for member in self._world.members.all:
-            for log in member.logs:
-                if re.search("^Traceback|unexpected|internal error", log.read_text(), re.MULTILINE):
-                    self.verdict.traces.add(str(log))
+        for log in self._world.folder.glob("*.err"):
+            if _TRACE.search(log.read_text()):
+                self.verdict.traces.add(str(log))
 
     def _names(self) -> Iterator[tuple[str, str, Path]]:
         for repo in self._truth:
-            for folder in self._world.folders(repo):
+            for top in (*self._world.outputs, self._world.real_nas):
+                folder = top / repo.partition("/")[2]
                 for root, _, names in os.walk(folder):
                     for path in (Path(root, name) for name in names):
                         yield repo, str(path.relative_to(folder)), path

@@ -24,6 +24,7 @@ class Ledger:
     stormy: list[float] = field(default_factory=list)
     struck: Counter[str] = field(default_factory=Counter)
     verdict: Verdict = field(default_factory=Verdict)
+    answers_spoiled: int = 0
     asked_again: int = 0
     #: Workers that ended without having been asked to.
     ended: int = 0
@@ -66,6 +67,7 @@ class Ledger:
             ("a round with faults, s (median)", report.median(self.stormy)),
             ("its ratio to the round without", report.ratio(self.stormy, self.calm)),
             ("faults in a round (mean)", f"{self.struck.total() / max(len(self.stormy), 1):.1f}"),
+            ("wrong answers of the hub that came of its faults", str(self.answers_spoiled)),
             ("commands given again, as the documents say", str(self.asked_again)),
             ("workers that ended by themselves, and were started again", str(self.ended)),
         ]

@@ -13,6 +13,7 @@ from tests.hub.faults import Fault
 #: A name that no resolver knows (RFC 6761), and a port that nobody may listen on without being root.
 _NO_HOST, _NO_SERVER = "http://no-such-host.invalid", "http://127.0.0.1:1"
 _LARGE = "*.safetensors"
+_ROUTES = ("cdn", "cache", "resolve", "info", "tree", "paths")
 #: Bytes of an answer after which it may break, and the most answers that one fault spoils.
 _WITHIN, _MOST = 1_000_000, 6
 
@@ -24,25 +25,26 @@ def _after(chance: random.Random) -> int:
 
 
 def _spoil(make: Maker, file: str = "*") -> Callable[[World, random.Random], Heal]:
-    """Spoil some of the next answers."""
+    """Spoil some of the next files that are sent."""
 
     def strike(world: World, chance: random.Random) -> Heal:
         fault = make(chance)
-        world.hub.on(fault, times=chance.randint(1, _MOST), skip=chance.randrange(4), file=file)
+        world.spoil(fault, times=chance.randint(1, _MOST), skip=chance.randrange(4), file=file)
         return fault.let_go
 
     return strike
 
 
 def _storm(make: Maker) -> Callable[[World, random.Random], Heal]:
-    """Spoil all answers for a while."""
+    """Spoil all answers for a while, those of the API too."""
 
     def strike(world: World, chance: random.Random) -> Heal:
-        rule = world.hub.on(make(chance), times=None)
+        fault = make(chance)
+        rules = [world.spoil(fault, times=None, route=route) for route in _ROUTES]
 
         def heal() -> None:
-            rule.times = rule.struck
-            rule.faults[0].let_go()
+            for rule in rules:
+                rule.times = rule.struck
 
         return heal
 
@@ -55,7 +57,7 @@ def _expire(world: World, chance: random.Random) -> Heal:
 
 
 def _wrong_certificate(world: World, chance: random.Random) -> Heal:
-    world.hub.on(faults.Redirect(world.impostor.endpoint), times=chance.randint(1, _MOST))
+    world.spoil(faults.Redirect(world.impostor.endpoint), times=chance.randint(1, _MOST))
     return nothing
 
 

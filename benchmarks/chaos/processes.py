@@ -38,7 +38,7 @@ def _freeze(world: World, chance: random.Random) -> Heal:
     """Stop a worker for longer than its lease: it wakes up as a zombie, whose tasks others have."""
     member = _one(world, chance)
     member.freeze(world.lease * chance.uniform(1.2, 2))
-    return member.thaw
+    return nothing
 
 
 def _limit(member: Member, which: int, most: int) -> Heal:

@@ -21,6 +21,8 @@ _LOOK = 0.05
 _ASK = 1.0
 #: Seconds after the last fault in which everything has to be done, and a command has to end.
 END_SECONDS = 180.0
+#: What a job is whose files nobody downloads any more.
+_DOWNLOADED = (JobState.DONE, JobState.DELIVERING)
 
 
 @dataclass
@@ -147,8 +149,9 @@ class _User:
         self.satisfied = False
         if job is None or self._command is None or self._needs_help(job):
             self._ask()
-        elif job.state is JobState.DONE and job.created_at < self._spoiled_at:
-            self._command = self._world.command(f"forget-{job.id}-{self.commands}", "forget", str(job.id))
+        elif job.state in _DOWNLOADED and job.created_at < self._spoiled_at:
+            words = ("forget", str(job.id), "--yes")
+            self._command = self._world.command(f"forget-{job.id}-{self.commands}", *words)
         elif job.state is JobState.DONE:
             self.satisfied = True
         return self.satisfied

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from benchmarks.chaos.members import Member, Members, Tally
 from benchmarks.chaos.mounts import mount, unmount_all
@@ -20,7 +21,8 @@ from distributed_downloader.local_hub.repo import LocalRepo
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_view import RedisView
 from distributed_downloader.storage.place import make_place
-from tests.hub.faulty import FaultyHub
+from tests.hub.faults import Fault
+from tests.hub.faulty import FaultyHub, Rule
 
 #: Seconds after which a silent worker is taken for dead.
 LEASE = 4.0
@@ -51,6 +53,7 @@ class World:
         self.lease = LEASE
         self.mounts, self.shared = mounts, shared
         self.hub = FaultyHub(repos)
+        self.rules: list[Rule] = []
         self.folder = folder
         self.disk, self.nas, self.real_nas = (folder / name for name in ("disk", "nas", "real-nas"))
         self.redis = RedisClient(store.config)
@@ -102,14 +105,26 @@ class World:
         name = f"master-{repo.replace('/', '-')}-{number}"
         return self.command(name, "master", repo.removeprefix("models/"), *where, "--split", "2MiB")
 
+    def spoil(self, fault: Fault, **where: Any) -> Rule:  # noqa: ANN401 passed on
+        """Let the hub do something wrong; see FaultyHub.on."""
+        rule = self.hub.on(fault, **where)
+        self.rules.append(rule)
+        return rule
+
+    @property
+    def answers_spoiled(self) -> int:
+        """How many answers of the hub were wrong so far."""
+        return sum(rule.struck for rule in self.rules)
+
     def note(self, text: str) -> None:
         """Write down what happens, to be read beside the workers' logs."""
         with (self.folder / "faults.log").open("a") as log:
             log.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
-    def folders(self, repo: str) -> list[Path]:
-        """Return where a repo's files get their final names."""
-        return [root / repo.partition("/")[2] for root in (*self.outputs, self.real_nas)]
+    @property
+    def roots(self) -> list[Path]:
+        """Where each file has to be in the end: not on a machine of its own, for any may have got it."""
+        return [self.real_nas, *(self.outputs if self.shared else ())]
 
     def _member(self, number: int) -> Member:
         words = [str(LEASE), "--config", str(self.folder / "fleet.ini"), "worker"]
@@ -130,7 +145,8 @@ class World:
 
     def _environ(self, machine: str) -> dict[str, str]:
         home = self.folder / machine
-        return environment(HOME=str(home), HF_HOME=str(home / "hf-home"))
+        trusted = str(self.folder.parent / "tls" / "cert.pem")  # the impostor's: only its name is wrong
+        return environment(HOME=str(home), HF_HOME=str(home / "hf-home"), SSL_CERT_FILE=trusted)
 
     def _ini(self) -> str:
         nas = f"[nas]\nenabled = true\npath = {self.nas}\n"

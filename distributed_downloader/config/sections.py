@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import parse_qs
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
@@ -103,6 +104,8 @@ class RedisConfig(Model):
             raise ValueError("must start with redis://, rediss://, unix:// or redis+sentinel://")
         if parts.scheme == "unix" and not parts.path:
             raise ValueError("must name the socket: unix:///path/to/redis.sock")
+        if not parse_qs(parts.query, keep_blank_values=True).keys() <= {"db", "username", "password"}:
+            raise ValueError("may hold db, username and password behind its `?`, and nothing else")
         return url
 
     @field_validator("sentinels")

@@ -27,7 +27,7 @@ from distributed_downloader.errors import (
 )
 from distributed_downloader.folders import Folders
 from distributed_downloader.hold import Hold
-from distributed_downloader.models import Descriptor, DownloadTask, JobSpec, RepoFile, Token
+from distributed_downloader.models import Descriptor, DownloadTask
 from distributed_downloader.outcome import ON_NAS, Divided, Finished, Outcome
 from distributed_downloader.patience import unless_silent
 from distributed_downloader.rules import Rules
@@ -44,8 +44,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds without a byte after which a slot does not wait any longer for the NAS.
 _NAS_SILENT = 10.0
-#: Seconds before a task is given back that is not for this machine, so that it does not come round at once.
-_NOT_ALLOWED = 0.1
+#: Seconds before a task is given back that is not for this machine, so that it does not come round at once;
+#: doubled with each in a row, up to the second.
+_NOT_ALLOWED, _NOT_ALLOWED_MOST = 0.1, 5.0
 
 
 class Downloader:
@@ -64,7 +65,7 @@ class Downloader:
         http: HttpClient | None = None,
         http_engine: Engine | None = None,
     ) -> None:
-        self._settings, self._rules = config.huggingface, Rules(config)
+        self._settings, self._rules, self._refused = config.huggingface, Rules(config), 0
         self._folders = folders or Folders(config)
         self._owes, self._keeps = owes, not config.nas.delete_after_copy
         self._division = Division(config, self._folders, fleet) if fleet else None
@@ -97,20 +98,11 @@ class Downloader:
 
     def _require_allowed(self, task: DownloadTask, cancel: Cancel) -> None:
         """Raise NotAllowedError for a job that is not for this machine, whoever put it into Redis."""
-        if objection := self._rules.objection(task.spec):
-            cancel.wait(_NOT_ALLOWED)
+        objection = self._rules.objection(task.spec)
+        self._refused = self._refused + 1 if objection else 0
+        if objection:
+            cancel.wait(min(_NOT_ALLOWED * 2.0 ** min(self._refused - 1, 9), _NOT_ALLOWED_MOST))
             raise NotAllowedError(f"{objection} on this machine, so the job is left to others")
-
-    def fetch_again(
-        self, spec: JobSpec, file: RepoFile, root: Path, cancel: Cancel, progress: Progress
-    ) -> None:
-        """Download a file as a whole, because somebody has damaged or removed it; raises TransferError."""
-        task = DownloadTask(token=Token(0, 0, 0), spec=spec, about=Descriptor(file=file))
-        self._require_allowed(task, cancel)
-        folder = RepoFolder(root, spec, self._room)
-        folder.claim_folder()
-        if not folder.has(file, cancel):
-            self._fetch(task, folder, cancel, progress)
 
     def close(self) -> None:
         """Close all connections; nothing may be running."""

@@ -144,6 +144,7 @@ class HubClient(httpx.Client):
         url = str(request.url)
         if context is None or self._chosen(url, context):
             return
+        request.headers["Connection"] = "close"  # a kept one would not be looked at again
         refuse_spelled(url, _current.depth)
         if not proxy_for(url):
             look = partial(_refuse_connected, request.url.host, _current.depth)
@@ -157,7 +158,7 @@ class HubClient(httpx.Client):
             return
         line = _socket(response)
         direct = line is not None and not proxy_for(url)
-        _current.depth = depth_of(line.getpeername()[0]) if line and direct else spelled_depth(url)
+        _current.depth = depth_of(_peer(line)) if line and direct else spelled_depth(url)
 
     def _chosen(self, url: str, context: Context) -> bool:
         """Return whether it is the user who chose the host, and not a hub."""
@@ -230,6 +231,14 @@ def _refuse_connected(host: str, limit: Depth, event: str, info: Mapping[str, An
         except NetworkError:
             stream.close()
             raise
+
+
+def _peer(line: socket.socket) -> str:
+    """Return the address at the other end; raises httpx.ReadError if it has hung up already."""
+    try:
+        return str(line.getpeername()[0])
+    except OSError as error:
+        raise httpx.ReadError(str(error)) from error
 
 
 def _socket(response: httpx.Response) -> socket.socket | None:

@@ -17,10 +17,13 @@ local function jobkey(job, part)
   return key('job:' .. job)
 end
 
-local function clock()
-  if ARGV[1] ~= '' then return tonumber(ARGV[1]) end
-  local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
+local moment = tonumber(ARGV[1])
+local function clock()   -- one moment for the whole script
+  if not moment then
+    local t = redis.call('TIME')
+    moment = t[1] * 1000 + math.floor(t[2] / 1000)
+  end
+  return moment
 end
 
 local function poison(what)   -- what does not belong here, for a person to look at
@@ -80,8 +83,16 @@ local function untail(token)
   redis.call('HDEL', key('progress'), token)
 end
 
+-- A script that fails keeps what it has written, so keys of a wrong type are met before anything is.
+local function probe()
+  for _, name in ipairs({'tails', 'fair', 'delayed'}) do redis.call('ZCARD', key(name)) end
+  for _, name in ipairs({'progress', 'folders', 'splitting'}) do redis.call('HLEN', key(name)) end
+  redis.call('LLEN', key('ready'))
+end
+
 -- Take a token out of a worker's hands; false if it is not there.
 local function take(worker, token)
+  probe()
   if redis.call('LREM', key('active:' .. worker), 1, token) == 0 then return false end
   untail(token)
   return true

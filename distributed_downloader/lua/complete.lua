@@ -13,6 +13,7 @@
 -- when it asks again), 0 stale: not in the worker's list, nothing is touched, or a part that goes back,
 -- 2 already done.
 local worker, token, host, written, owes = ARGV[2], ARGV[3], ARGV[5], ARGV[6], ARGV[8]
+if owes ~= '' then redis.call('ZCARD', key('owed:' .. (string.match(owes, '^(%x+) ') or ''))) end
 if not take(worker, token) then
   local job, task = split(token)
   if not job or redis.call('GETBIT', jobkey(job, 'done'), task) == 0 then return 0 end

@@ -5,13 +5,7 @@
 -- ARGV[4] -> ms for which they are ours
 -- ARGV[5] -> "1" = only of jobs that have been downloaded as a whole
 --
--- Returns {token, descriptor, spec, sole, token ...}: the tokens with which the files were done; sole is "1"
--- if no other job, of another commit for instance, fills the same repo's folder.
-local function sole(job)
-  local place = string.match(redis.call('HGET', key('names'), job) or '', '^%S+ (%S+)$')
-  return place and redis.call('ZCARD', key('place:' .. place)) == 1
-end
-
+-- Returns {token, descriptor, spec, token, descriptor, spec ...}: the tokens with which the files were done.
 local folder, now, out = ARGV[2], clock(), {}
 local owed, LATER = key('owed:' .. folder), 60000
 for _, file in ipairs(redis.call('ZRANGEBYSCORE', owed, '-inf', now, 'LIMIT', 0, ARGV[3])) do
@@ -28,7 +22,7 @@ for _, file in ipairs(redis.call('ZRANGEBYSCORE', owed, '-inf', now, 'LIMIT', 0,
     redis.call('ZADD', owed, now + LATER, file)
   else
     redis.call('ZADD', owed, now + ARGV[4], file)
-    for _, word in ipairs({file, line, about[2], sole(job) and '1' or ''}) do out[#out + 1] = word end
+    for _, word in ipairs({file, line, about[2]}) do out[#out + 1] = word end
   end
 end
 if redis.call('EXISTS', owed) == 0 then redis.call('HDEL', key('folders'), folder) end

@@ -25,7 +25,7 @@ local function present(token)
   if redis.call('HGET', jobkey(job), 'state') ~= 'running' or not within(task, total_of(job)) then return nil end
   if redis.call('ZSCORE', key('asleep'), job) then return nil end
   if redis.call('HEXISTS', jobkey(job, 'blind'), worker) == 1 then return nil end
-  return {owner = owner, done = tonumber(done), rate = tonumber(rate), since = now - at, heard = tonumber(heard)}
+  return {owner = owner, done = tonumber(done), rate = tonumber(rate), since = math.max(now - at, 0), heard = tonumber(heard)}
 end
 
 -- Bytes that a part of that length has by now, and bytes a second. Of one that should be complete for a

@@ -147,9 +147,10 @@ class Partial:
 
         Raises TransientError if something else has the partial's name by now.
         """
-        with disk(self._path):
+        target.settle(self._fd)
+        with disk(self._path):  # only now, for the disk may have taken minutes
             require_name(self._fd, self._folder, self._path.with_name(self._name))
-        target.publish(self._fd, self._folder, self._name)
+        target.move(self._folder, self._name)
 
     def close(self) -> None:
         """Let go of the file; remove it if it cannot be resumed, or there is nothing to resume."""

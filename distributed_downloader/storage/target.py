@@ -47,14 +47,6 @@ class Target:
         with disk(self.path), open_folder(self._root, self.parents) as folder:
             refuse_other(folder, self.name, self.path, stat.S_IFREG)
 
-    def publish(self, fd: int, folder: int, name: str) -> None:
-        """Move the open file `name` of `folder` here; raises RefusedError as `check` does.
-
-        It is on disk before it has its name, and that is safe from a power cut too.
-        """
-        self.settle(fd)
-        self.move(folder, name)
-
     def settle(self, fd: int) -> None:
         """Give an open file the mode it needs here and bring it to disk, which may take minutes."""
         with disk(self.path):
@@ -62,7 +54,10 @@ class Target:
             os.fsync(fd)
 
     def move(self, folder: int, name: str) -> None:
-        """Move the file `name` of `folder`, which is settled, here; raises RefusedError as `check` does."""
+        """Move the file `name` of `folder`, which is settled, here; raises RefusedError as `check` does.
+
+        So it is on disk before it has its name, and that is safe from a power cut too.
+        """
         with disk(self.path), open_folder(self._root, self.parents) as there:
             refuse_other(there, self.name, self.path, stat.S_IFREG)
             os.rename(name, self.name, src_dir_fd=folder, dst_dir_fd=there)

@@ -20,13 +20,14 @@ ZEROS = (
 
 
 def test_two_minutes_of_faults_lose_nothing(tmp_path: Path) -> None:
-    with running(tmp_path, "chaos", "--minutes", "2", "--seed", "4") as benchmark:
+    with running(tmp_path, "chaos", "--minutes", "2", "--seed", "4", "--first", "3") as benchmark:
         assert benchmark.process.wait(2 * PATIENCE) == 0, benchmark.progress
         assert not benchmark.left_behind()
     rows = benchmark.rows()
     assert {name: rows[name] for name in ZEROS} == {name: ["0"] for name in ZEROS}
     struck = {kind.name: int(rows[kind.name][1]) for kind in KINDS if kind.name in rows}
     assert sum(struck.values()) == int(rows["all"][1])
+    assert sum(count for name, count in struck.items() if name.startswith("Sentinel")) > 0, benchmark.report
     assert len([count for count in struck.values() if count]) > 30, benchmark.report
 
 

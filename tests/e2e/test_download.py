@@ -123,7 +123,7 @@ def test_filters_and_a_type_that_is_asked_for(fleet: Fleet, source: Path) -> Non
         (["../../etc"], 2, "org/name"),
         (["org/model", "--max-bandwidth", "fast"], 2, "fast"),
         (["org/model", "-j", "0"], 2, "concurrency"),
-        (["org/model", "-o", "/proc/nowhere"], 1, "/proc/nowhere"),
+        (["org/model", "-o", "/proc/nowhere"], 2, "/proc/nowhere"),
     ],
 )
 def test_wrong_words_get_one_clear_line(fleet: Fleet, words: list[str], code: int, says: str) -> None:

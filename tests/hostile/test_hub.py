@@ -8,6 +8,8 @@ import json
 import logging
 import math
 import os
+import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -483,7 +485,7 @@ NEVER_ENDS: dict[str, tuple[bytes, bytes]] = {
 def test_headers_without_an_end(kind: str) -> None:
     settings = HuggingFaceConfig.model_validate({"endpoint": "http://hub.test"})
     with Endless(*NEVER_ENDS[kind]) as server, pytest.raises((NetworkError, StalledError)):
-        HttpClient(settings, read_timeout=0.2).open("GET", server.url)
+        HttpClient(settings, read_timeout=1).open("GET", server.url)
 
 
 DRIPS: dict[str, tuple[bytes, bytes]] = {
@@ -496,15 +498,33 @@ DRIPS: dict[str, tuple[bytes, bytes]] = {
 def test_bodies_of_which_nothing_comes(kind: str) -> None:
     settings = HuggingFaceConfig.model_validate({"endpoint": "http://hub.test"})
     with Endless(*DRIPS[kind]) as server:
-        with HttpClient(settings, read_timeout=0.2).open("GET", server.url) as response:
+        with HttpClient(settings, read_timeout=1).open("GET", server.url) as response:
             with pytest.raises((NetworkError, StalledError)):
                 response.read1(100)
+
+
+class Slow(RawServer):
+    """Sends a byte now and then, which in all takes longer than our patience for a piece of it."""
+
+    def _serve(self, client: socket.socket) -> None:
+        self._open.append(client)
+        client.recv(65536)
+        client.sendall(reply(Content_Length="20"))
+        for _ in range(20):
+            client.sendall(b"x")
+            time.sleep(0.1)
+
+
+def test_a_body_may_take_longer_than_our_patience_for_a_piece() -> None:
+    settings = HuggingFaceConfig.model_validate({"endpoint": "http://hub.test"})
+    with Slow() as server, HttpClient(settings, read_timeout=0.5).open("GET", server.url) as response:
+        assert sum(len(data) for data in iter(lambda: response.read1(100), b"")) == 20
 
 
 def test_a_short_rest_that_never_comes_does_not_hold_us() -> None:
     settings = HuggingFaceConfig.model_validate({"endpoint": "http://hub.test"})
     with RawServer(Say(reply(b"x", Content_Length="2000"), "hold")) as server:
-        HttpClient(settings, read_timeout=0.2).open("GET", server.url).close()
+        HttpClient(settings, read_timeout=1).open("GET", server.url).close()
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ class Drip(Fault):
 
     size: int = 1
     pause: float = 0.05
-    release: threading.Event = field(default_factory=threading.Event, compare=False)
+    release: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
 
     def answer(self, hub: FaultyHub, request: Request, reply: FaultyReply) -> FaultyReply:
         def stage(chunks: Chunks) -> Chunks:

@@ -18,7 +18,7 @@ import redis as redis_py
 from distributed_downloader import nas_aggregator, nas_copiers, nas_trouble
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.config import AppConfig
-from distributed_downloader.errors import LocalError, NotFoundError
+from distributed_downloader.errors import LocalError
 from distributed_downloader.models import JobSpec, JobState, JobStatus, RepoFile, RepoType, WorkerStatus
 from distributed_downloader.nas_aggregator import NASAggregator
 from distributed_downloader.outage import Outage
@@ -58,8 +58,6 @@ class Stage:
         self.folder = make_place(self.out, create_root=True)
         self.running: list[NASAggregator] = []
         self.jobs = 0
-        self.fetched: list[str] = []
-        self.unfetchable: Exception | None = None
         client.register(
             WorkerStatus(id="w", host="h", pid=1, version="1", slots=4, started_at=0, folder=self.folder)
         )
@@ -115,22 +113,11 @@ class Stage:
                 self.client.complete("w", token, task.file.size, "h", owes=owes)
         return job
 
-    def fetch_again(self, owed: Owed, root: Path, _: Cancel, progress: Callable[[int], object]) -> None:
-        """Bring a file back as the downloader would, or fail as `unfetchable` says."""
-        self.fetched.append(owed.about.file.path)
-        if self.unfetchable:
-            raise self.unfetchable
-        assert root == self.out
-        progress(self.put(owed.about.file.path).size)
-
-    def start(self, *, own: bool = True, again: bool = False, **settings: object) -> NASAggregator:
+    def start(self, *, own: bool = True, **settings: object) -> NASAggregator:
         nas = {"enabled": True, "path": str(self.root), **settings}
         output_dir = self.out if own else self.out.with_name("own")
         config = AppConfig.model_validate({"nas": nas, "app": {"output_dir": str(output_dir)}})
-        fetch_again = self.fetch_again if again else None
-        aggregator = NASAggregator(
-            config, self.owed, lambda: read_place(output_dir), Outage("redis"), fetch_again
-        )
+        aggregator = NASAggregator(config, self.owed, lambda: read_place(output_dir), Outage("redis"))
         self.running.append(aggregator)
         aggregator.start()
         return aggregator
@@ -788,48 +775,13 @@ def test_a_damaged_file_is_copied_once_and_then_only_looked_at(
     assert stage.ended(job).delivered == 1
 
 
-def spoil(path: Path, trouble: str) -> None:
-    path.unlink() if trouble == "gone" else path.write_bytes(b"?" * path.stat().st_size)
-
-
 @pytest.mark.parametrize("trouble", ["gone", "damaged"])
-def test_what_somebody_has_damaged_or_removed_is_fetched_again(
-    stage: Stage, caplog: pytest.LogCaptureFixture, trouble: str
-) -> None:
-    job = stage.owe("bad", *"abc")
-    spoil(stage.local("bad"), trouble)
-    aggregator = stage.start(again=True)
-    assert stage.ended(job).delivered == 4
-    assert stage.fetched == ["bad"]
-    assert (stage.root / "org/name1/bad").read_bytes() == content_of("bad") == stage.local("bad").read_bytes()
-    (line,) = lines(caplog, "again   bad: ")
-    assert "fetching it again" in line
-    assert not aggregator.trouble
-
-
-@pytest.mark.parametrize("trouble", ["gone", "damaged"])
-def test_what_another_job_may_have_put_there_is_left_alone(stage: Stage, trouble: str) -> None:
-    job = stage.owe("bad", *"abc")
-    spoil(stage.local("bad"), trouble)
-    other = stage.spec().model_copy(update={"repo_id": "org/name1", "commit": "d" * 40})
-    assert stage.client.create_job(other, 1)[0] != job
-    aggregator = stage.start(again=True)
-    until(lambda: stage.job(job).delivered == 3)
-    assert "bad" in until(lambda: aggregator.trouble)
-    assert stage.fetched == []
-
-
-@pytest.mark.parametrize("trouble", ["gone", "damaged"])
-def test_what_cannot_be_fetched_again_waits_with_its_reason(
-    stage: Stage, caplog: pytest.LogCaptureFixture, trouble: str
-) -> None:
-    job = stage.owe("bad", *"abc")
-    spoil(stage.local("bad"), trouble)
-    stage.unfetchable = NotFoundError("bad: the hub does not have it")
-    aggregator = stage.start(again=True)
-    until(lambda: stage.job(job).delivered == 3)
-    assert "not there any more" in until(lambda: aggregator.trouble) or "damaged" in aggregator.trouble
-    assert lines(caplog, "again   bad: bad: the hub does not have it")
+def test_what_somebody_has_damaged_or_removed_says_how_it_comes_back(stage: Stage, trouble: str) -> None:
+    job = stage.owe("bad")
+    local = stage.local("bad")
+    local.unlink() if trouble == "gone" else local.write_bytes(b"?" * local.stat().st_size)
+    aggregator = stage.start()
+    assert f"`hf-downloader forget {job}`" in until(lambda: aggregator.trouble)
 
 
 def test_an_error_of_ours_holds_up_no_other(
@@ -847,7 +799,7 @@ def test_an_error_of_ours_holds_up_no_other(
     aggregator = stage.start()
     until(lambda: stage.job(job).delivered == 3)
     assert "RuntimeError: oops" in until(lambda: aggregator.trouble)
-    assert "bad: unexpected" in caplog.messages
+    assert any("internal error, please report it: RuntimeError: oops" in text for text in caplog.messages)
 
 
 def test_an_error_of_ours_does_not_end_the_looking(
@@ -857,7 +809,7 @@ def test_an_error_of_ours_does_not_end_the_looking(
         patch.setattr(RedisDeliveries, "folders", lambda _: 1 / 0)
         job = stage.owe("a")
         stage.start()
-        until(lambda: "NAS: unexpected; going on" in caplog.messages)
+        until(lambda: lines(caplog, "NAS: internal error, please report it"))
     stage.ended(job)
 
 
@@ -944,7 +896,7 @@ def test_a_sweep_that_goes_wrong_is_told(
 ) -> None:
     monkeypatch.setattr(nas_aggregator, "sweep_copies", lambda _: 1 / 0)
     stage.start()
-    until(lambda: "NAS: unexpected; going on" in caplog.messages)
+    until(lambda: lines(caplog, "NAS: internal error, please report it"))
 
 
 def test_a_sweep_that_takes_long_holds_nobody_up(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

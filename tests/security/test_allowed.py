@@ -89,11 +89,18 @@ def test_endpoints(endpoint: str, allowed: bool) -> None:
         ("/data", "/database", False),
         ("/data", "/own", True),
         ("/data", "", True),
+        ("/data", "/own/sub", True),
         ("/data, /", "/etc", True),
     ],
 )
 def test_folders(listed: str, folder: str, allowed: bool) -> None:
     assert allows(rules(allowed_output_dirs=listed), output_dir=folder) is allowed
+
+
+def test_the_repos_name_is_part_of_where_its_files_go() -> None:
+    assert not allows(rules(), output_dir="/usr", repo_id="lib/systemd")
+    assert not allows(rules(), output_dir="/usr", repo_id="bin/x")
+    assert allows(rules(), output_dir="/usr", repo_id="org/name")
 
 
 @pytest.mark.parametrize(

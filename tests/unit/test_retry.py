@@ -36,6 +36,7 @@ EXPECTED = {
     errors.LocalError: Action.REST,
     errors.PlaceError: Action.RETRY,
     errors.RoomError: Action.RETRY,
+    errors.MissingError: Action.RETRY,
     errors.PlaceUnseenError: Action.BLIND,
     errors.SpoolError: Action.REST,
     errors.WaitsForNasError: Action.REST,
