@@ -14,7 +14,13 @@ from time import sleep
 from typing import TYPE_CHECKING
 
 from distributed_downloader.config import NASConfig
-from distributed_downloader.errors import ConflictError, NotFoundError, RedisUnavailableError, UsageError
+from distributed_downloader.errors import (
+    ConflictError,
+    NotFoundError,
+    RedisUnavailableError,
+    UnknownJobError,
+    UsageError,
+)
 from distributed_downloader.hub.repo_name import parse_repo
 from distributed_downloader.models import JobSpec, JobState, JobStatus, RepoFile, RepoType
 from distributed_downloader.nas_names import nas_parts
@@ -179,9 +185,9 @@ class MasterNode:
         """Return how the job ends, looking every `interval` seconds; a Redis that is away is waited for.
 
         `on_status` is called with each look, and may read from Redis too.
-        Raises UnknownJobError when somebody forgets the job meanwhile.
+        Raises UnknownJobError when somebody forgets the job meanwhile, RedisUnavailableError when Redis does.
         """
-        away = False
+        away = was_away = False
         while True:
             try:
                 status = self._view.job(job)
@@ -192,7 +198,14 @@ class MasterNode:
             except RedisUnavailableError as error:
                 if not away:
                     log.warning("%s; waiting for it to come back", error)
-                away = True
+                away = was_away = True
+            except UnknownJobError:
+                if not was_away:
+                    raise
+                raise RedisUnavailableError(
+                    f"Redis came back without its data, job {job} among it: run the same command again; what "
+                    "is on disk is kept"
+                ) from None
             sleep(interval)
 
     def _revive(self, job: int) -> JobStatus:

@@ -131,7 +131,11 @@ class RedisView:
     # -- the fleet --------------------------------------------------------------------------------
 
     def workers(self) -> list[WorkerStatus]:
-        """Return the workers by id, each with the rest of its lease; one that cannot be read is left out."""
+        """Return the workers by id, each with the rest of its lease.
+
+        One whose lease is over is left out: it is dead, though nobody may be there to declare it so. The same
+        goes for one that cannot be read.
+        """
         with translated(self._client.address):
             leases: Answer = self._redis.zrange(self._key("workers"), 0, -1, withscores=True)
             if not leases:
@@ -140,7 +144,7 @@ class RedisView:
             seconds, microseconds = self._redis.time()
         now = seconds + microseconds / 1e6
         pairs = zip(texts, leases, strict=False)
-        found = [_worker(text, max(0.0, end / 1000 - now)) for text, (_, end) in pairs]
+        found = [_worker(text, end / 1000 - now) for text, (_, end) in pairs if end / 1000 > now]
         return sorted(self._without_done(filter(None, found)), key=lambda worker: worker.id)
 
     def _without_done(self, workers: Iterable[WorkerStatus]) -> list[WorkerStatus]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import re
+import sys
+import threading
 from collections.abc import Iterator
 
 from distributed_downloader.errors import LocalError, TransferError, TransientError
@@ -38,6 +40,20 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         yield error
         inner = next((arg for arg in error.args if isinstance(arg, BaseException)), None)
         error = error.__cause__ or inner
+
+
+def tell_of_the_unseen() -> None:
+    """Let what nobody could catch be told in the log, in one line, and not as a trace on standard error."""
+    log = logging.getLogger(__name__)
+
+    def in_thread(what: threading.ExceptHookArgs) -> None:
+        if isinstance(what.exc_value, Exception):
+            tell(log, f"thread {what.thread.name if what.thread else '?'}", what.exc_value)
+
+    def ignored(what: sys.UnraisableHookArgs) -> None:
+        log.debug("ignored: %s", what.err_msg or what.object, exc_info=what.exc_value)
+
+    threading.excepthook, sys.unraisablehook = in_thread, ignored
 
 
 def as_transfer_error(error: Exception) -> TransferError:

@@ -61,10 +61,13 @@ class App:
     @cached_property
     def config(self) -> AppConfig:
         """The effective configuration; sets up logging as it says, and tells what is unwise in it."""
+        from distributed_downloader.unexpected import tell_of_the_unseen
+
         config = self.manager.load()
         handler = logging.StreamHandler()
         handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
         logging.basicConfig(level=config.app.log_level, handlers=[handler])
+        tell_of_the_unseen()
         for warning in self.manager.warnings:
             click.echo(f"warning: {warning}", err=True)
         return config

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from distributed_downloader.errors import PlaceUnseenError, RefusedError
 from distributed_downloader.storage.disk import disk, open_folder, refuse_other, sync_folder
+from distributed_downloader.unexpected import dry
 
 #: Our own folder in each output folder; never inside a repo's tree, so that `diff -r` finds the repo only.
 STATE = ".hf-downloader"
@@ -61,6 +62,7 @@ def require_place(root: Path, place: str) -> None:
         raise PlaceUnseenError(f"{root} is not there; mount it on this machine, as on the others")
     marker = root / STATE / _MARKER
     if not found:
+        _refuse_if_dry(root)
         raise PlaceUnseenError(
             f"{root} is not the folder that the job's other machines see, for {marker} is missing or cannot "
             "be read; mount that folder on this machine, readable for the worker's user"
@@ -69,6 +71,15 @@ def require_place(root: Path, place: str) -> None:
         f"{root} is another folder than the one that the job's other machines see: {marker} holds "
         f"{found[:8]}… instead of {place[:8]}…; mount the same folder on all machines"
     )
+
+
+def _refuse_if_dry(root: Path) -> None:
+    """Raise LocalError if it is this machine that can open nothing at the moment."""
+    try:
+        os.close(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except OSError as error:
+        if local := dry(error):
+            raise local from error
 
 
 @contextmanager

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import sys
+import threading
 
 import pytest
 from urllib3.exceptions import NewConnectionError, ProtocolError
 
 from distributed_downloader.errors import LocalError, NetworkError, TransientError
-from distributed_downloader.unexpected import as_transfer_error, dry, tell
+from distributed_downloader.unexpected import as_transfer_error, dry, tell, tell_of_the_unseen
 
 DRY = [
     (MemoryError(), "out of memory"),
@@ -66,3 +68,34 @@ def test_the_trace_is_for_debug_only(caplog: pytest.LogCaptureFixture, level: st
         tell(log, "heartbeat", raised.value)
     assert "heartbeat: internal error, please report it: KeyError: 'NO_SUCH_NAME'" in caplog.text
     assert ("Traceback" in caplog.text) == (level == "DEBUG")
+
+
+def test_a_thread_that_dies_is_told_in_one_line(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    tell_of_the_unseen()
+    thread = threading.Thread(target=lambda: os.environ["NO_SUCH_NAME"], name="copier")
+    with caplog.at_level("INFO"):
+        thread.start()
+        thread.join()
+    assert "thread copier: internal error, please report it: KeyError" in caplog.text
+    assert capfd.readouterr().err == ""
+    assert "Traceback" not in caplog.text
+
+
+def test_what_is_raised_where_nobody_can_catch_it_is_for_debug(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    tell_of_the_unseen()
+
+    class Dying:
+        def __del__(self) -> None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with caplog.at_level("DEBUG"):
+        Dying()
+    assert [record.levelname for record in caplog.records if "ignored" in record.message] == ["DEBUG"]
