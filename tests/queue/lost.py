@@ -38,8 +38,9 @@ class Lost(Deliveries):
         super().__post_init__()
         self.remembered: tuple[Saved, dict[str, Any]] | None = None
         self.empty = self.of_redis()
-        # In most worlds it keeps what it has, or little would ever come to its end.
-        self.loses = self.choose.number(0, 2) == 0
+        # In most worlds it keeps what it has, or little would ever come to its end; an imitation always does.
+        is_real = "path" in self.redis.connection_pool.connection_kwargs
+        self.loses = self.choose.number(0, 2) == 0 and is_real
         #: What each token was ever about: a name, the first byte, and whether it is a seal.
         self.meanings: dict[str, tuple[str, str, int, bool]] = {}
 
