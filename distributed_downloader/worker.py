@@ -280,6 +280,9 @@ class WorkerNode:
                     self._redis.unblock()
                 except RedisUnavailableError as error:
                     self._outage.note(error)
+                except ValueError:  # our connections were closed while we asked: we have left
+                    if not self._fetched.is_set():
+                        raise
                 self._fetched.wait(_LOOK / 2)
 
         threading.Thread(target=insist, name="unblock", daemon=True).start()
