@@ -105,6 +105,7 @@ class WorkerNode:
         self._stopping = threading.Event()
         self._draining = threading.Event()
         self._fetched = threading.Event()
+        self._insisting: list[threading.Thread] = []
 
     def _make_slots(self, runner: Runner, concurrency: int, policy: RetryPolicy) -> Slots:
         reports = Reports(
@@ -280,12 +281,10 @@ class WorkerNode:
                     self._redis.unblock()
                 except RedisUnavailableError as error:
                     self._outage.note(error)
-                except ValueError:  # our connections were closed while we asked: we have left
-                    if not self._fetched.is_set():
-                        raise
                 self._fetched.wait(_LOOK / 2)
 
-        threading.Thread(target=insist, name="unblock", daemon=True).start()
+        self._insisting.append(threading.Thread(target=insist, name="unblock", daemon=True))
+        self._insisting[-1].start()
 
     def _fill_slot(self, life: Life) -> bool:
         """Claim one task for the slot that was taken; False if there is none."""
@@ -332,6 +331,8 @@ class WorkerNode:
         if self._deliverer:
             self._deliverer.join(_STOP_SECONDS / 2)
         self._heartbeat.stop()
+        for thread in self._insisting:  # or whoever closes Redis next would do so under its hands
+            thread.join(_STOP_SECONDS / 2)
         try:
             self._redis.leave(self.id)
             log.info("worker %s has left", self.id)
