@@ -8,22 +8,14 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.e2e.conftest import redis_server
 from tests.hub.faulty import FaultyHub
 from tests.hub.sample import write_files
 from tests.net.conftest import _own_network as own_network
 from tests.security.kit import FILES, TOKEN, Machine
-from tests.servers import NO_SERVER, Server, binaries
+from tests.servers import Server
 
-__all__ = ["own_network"]
-
-
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[Server]:
-    """Return a real Redis that all tests of the session share, one at a time."""
-    found = binaries()
-    assert found, NO_SERVER
-    with Server(found[0]) as server:
-        yield server
+__all__ = ["own_network", "redis_server"]
 
 
 @pytest.fixture
