@@ -16,6 +16,8 @@ from distributed_downloader.models import JobState, JobStatus
 
 #: What nobody should have to read, in the log of a worker or on a command's standard error.
 _TRACE = re.compile("^Traceback|internal error|^Fatal Python error|panicked", re.MULTILINE)
+#: Characters shown of it: who reads a report elsewhere has no logs.
+_EXCERPT = 3000
 #: Repo -> path -> sha256.
 Truth = Mapping[str, Mapping[str, str]]
 
@@ -86,8 +88,9 @@ class Judge:
             self.verdict.counters |= set(self._disagreements(repo, jobs.get(repo)))
         self._look_below_the_nas()
         for log in self._world.folder.glob("*.err"):
-            if _TRACE.search(log.read_text()):
-                self.verdict.traces.add(str(log))
+            text = log.read_text()
+            if found := _TRACE.search(text):
+                self.verdict.traces.add(f"{log}:\n{text[found.start() :][:_EXCERPT]}")
 
     def _names(self) -> Iterator[tuple[str, str, Path]]:
         for repo in self._truth:
