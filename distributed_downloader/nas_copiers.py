@@ -24,12 +24,12 @@ from distributed_downloader.errors import (
     TransferError,
     TransientError,
 )
-from distributed_downloader.models import Token
+from distributed_downloader.models import Failure, Token
 from distributed_downloader.nas_trouble import Troubles
 from distributed_downloader.outage import Outage
-from distributed_downloader.queue_terms import Owed
+from distributed_downloader.queue_terms import Owed, Redo
 from distributed_downloader.storage.nas import Delivery, NasFolder
-from distributed_downloader.storage.place import read_place
+from distributed_downloader.storage.place import read_place, require_place
 from distributed_downloader.unexpected import as_transfer_error, tell
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,9 @@ class Deliveries(Protocol):
 
     def delivered(self, folder: str, file: Token) -> bool:
         """Count a file that is on the NAS; False if it was not owed (any more)."""
+
+    def redo(self, folder: str, file: Token, found: Failure) -> Redo:
+        """Let a file be fetched again that was damaged or removed before it got to the NAS."""
 
 
 @dataclass
@@ -212,16 +215,37 @@ class Copiers:
             log.warning("%s stays here, though it is on the NAS: %s", file.path, error)
 
     def _failed(self, copy: Copy, error: TransferError) -> Callable[[], None]:
+        if isinstance(error, (CorruptError, MissingError)):
+            try:
+                require_place(copy.root, copy.folder)
+            except TransferError as unseen:  # then it is another folder, and the file may be well
+                error = unseen
+            else:
+                return lambda: self._damaged(copy, error)
         if isinstance(error, StoppedError):
             seconds = 0.0
         elif self._is_about_the_file(error):
-            damaged, path = isinstance(error, CorruptError), copy.owed.about.file.path
-            reason = f"{error}{_advice(copy, error)}"
-            seconds = self._troubles.file_failed(copy.key, path, reason, damaged=damaged)
+            seconds = self._troubles.file_failed(copy.key, copy.owed.about.file.path, str(error))
         else:
             # This worker leaves the NAS alone for a while; another one may be luckier with it.
             seconds = self._troubles.nas_failed(copy.key, str(error))
         return lambda: self._owed.keep_owed(copy.folder, [copy.key], seconds)
+
+    def _damaged(self, copy: Copy, error: TransferError) -> None:
+        """Let a file be fetched again that somebody has damaged or removed here, or say how to."""
+        path, gone = copy.owed.about.file.path, isinstance(error, MissingError)
+        reason = f"{'removed' if gone else 'damaged'} before it got to the NAS: fetched again"
+        found = Failure(path=path, error=reason, host="", tries=0, at=time.time())
+        answer = self._owed.redo(copy.folder, copy.key, found)
+        if answer is Redo.STAYS:
+            forget = f"`hf-downloader forget {copy.key.job}`"
+            advice = f"{error}; {forget} and the same `master` command again fetch it anew"
+            seconds = self._troubles.file_failed(copy.key, path, advice, damaged=not gone)
+            return self._owed.keep_owed(copy.folder, [copy.key], seconds)
+        self._troubles.file_works(copy.key)
+        if answer is Redo.AGAIN:
+            log.warning("again   %s: %s", path, reason)
+        return None
 
     def _is_about_the_file(self, error: TransferError) -> bool:
         if isinstance(error, PlaceUnseenError):
@@ -238,10 +262,3 @@ class Copiers:
                 self._outage.note(error)
                 if self._cancel.wait(_REPORT_AGAIN):
                     return None
-
-
-def _advice(copy: Copy, error: TransferError) -> str:
-    """Return what a person can do about a file that somebody has damaged or removed."""
-    if not isinstance(error, (CorruptError, MissingError)):
-        return ""
-    return f"; `hf-downloader forget {copy.key.job}` and the same `master` command again fetch it anew"

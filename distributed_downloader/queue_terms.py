@@ -20,6 +20,8 @@ class Limits:
     max_tries: int = 3
     #: Workers that may die with a task in hand before it is taken for the cause.
     max_losses: int = 10
+    #: Times that a file is found damaged on its way to the NAS, after which it is left to a person.
+    max_damages: int = 10
     #: Tasks that one call moves at most, which bounds the time that Redis is busy with it.
     batch: int = 500
     #: Files that one `submit` takes.
@@ -118,6 +120,17 @@ class Owed(NamedTuple):
     token: Token
     about: Descriptor
     spec: JobSpec
+
+
+class Redo(enum.Enum):
+    """What became of a file that was damaged before it got to the NAS."""
+
+    #: It is not owed any more.
+    STALE = 0
+    #: It is fetched again.
+    AGAIN = 1
+    #: It stays owed: a person has to look.
+    STAYS = 2
 
 
 class Verdict(enum.Enum):

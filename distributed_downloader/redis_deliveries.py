@@ -9,8 +9,8 @@ import logging
 from collections.abc import Iterable
 
 from distributed_downloader.errors import RefusedError
-from distributed_downloader.models import Descriptor, JobSpec, Token
-from distributed_downloader.queue_terms import Owed
+from distributed_downloader.models import Descriptor, Failure, JobSpec, Token
+from distributed_downloader.queue_terms import Owed, Redo
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_connection import Answer, translated
 
@@ -47,6 +47,11 @@ class RedisDeliveries:
     def delivered(self, folder: str, file: Token) -> bool:
         """Count a file that has got to the NAS; False if it was not owed (any more)."""
         return bool(self._scripts.run("deliver", folder, str(file)))
+
+    def redo(self, folder: str, file: Token, found: Failure) -> Redo:
+        """Let a file be fetched again that was damaged or removed before it got to the NAS."""
+        most = self._client.limits.max_damages
+        return Redo(self._scripts.run("redo", folder, str(file), found.model_dump_json(), most))
 
 
 def _owed(name: str, line: str, spec: str) -> Owed | None:

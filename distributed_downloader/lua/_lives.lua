@@ -44,6 +44,15 @@ local function put_off(job, token)
   feed()
 end
 
+-- Why a task waits, for whoever looks on. Not more than that, for it may be all tasks that fail while the
+-- hub is away.
+local REASONS, LONGEST_REASON = 1000, 2000
+local function explain(job, task, failure)
+  local why = jobkey(job, 'why')
+  local room = redis.call('HEXISTS', why, task) == 1 or redis.call('HLEN', why) < REASONS
+  if room and #failure <= LONGEST_REASON then redis.call('HSET', why, task, failure) end
+end
+
 -- Forget how often a task went wrong, and why: failures, failures that say little about it, losses.
 local function absolve(job, task)
   redis.call('HDEL', jobkey(job, 'why'), task)

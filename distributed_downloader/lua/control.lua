@@ -19,8 +19,8 @@ if verb == 'resume' and (state == 'paused' or state == 'cancelled') then
   redis.call('ZREM', key('asleep'), job)
   wake(job)
 elseif (verb == 'pause' and state == 'running') or (verb == 'cancel' and (state == 'running' or state == 'paused')) then
+  recall(job)   -- first: a Redis that is full takes no state, unless something was removed before
   redis.call('HSET', jobkey(job), 'state', wanted)
-  recall(job)
 else
   return 0
 end

@@ -47,6 +47,16 @@ if existing then
   return {existing, 'known'}
 end
 
+-- Files of another commit get the names of those that earlier jobs have put there, which must not take them
+-- back by themselves, also when this job is forgotten: see redo.lua.
+local function replace_others(job)
+  local function commit_of(spec) return string.match(spec, '"commit":"(%x+)"') end
+  for _, other in ipairs(redis.call('ZRANGE', key('place:' .. place), 0, -1)) do
+    local spec = redis.call('HGET', jobkey(other), 'spec')
+    if spec and commit_of(spec) ~= commit_of(ARGV[5]) then redis.call('HSET', jobkey(other), 'replaced', job) end
+  end
+end
+
 -- All living jobs of a place have one type, so the first that still exists tells it.
 for _, job in ipairs(redis.call('ZRANGE', key('place:' .. place), 0, -1)) do
   local other = redis.call('HGET', jobkey(job), 'type')
@@ -61,4 +71,5 @@ redis.call('HSET', jobkey(job), 'spec', ARGV[5], 'endpoint', ARGV[6], 'weight', 
   'held', 0, 'done', 0, 'failed', 0, 'parts', 0, 'parts_done', 0, 'bytes', 0, 'bytes_done', 0,
   'owed', 0, 'delivered', 0, 'bytes_delivered', 0, 'created_at', now, 'listed_at', now)
 index(job)
+replace_others(job)
 return {job, 'created'}

@@ -16,14 +16,6 @@ if not take(worker, token) then return 0 end
 local job, task = known(token)
 if not job then return 0 end
 
--- For whoever looks on. Not more than that, for it may be all tasks that fail while the hub is away.
-local REASONS, LONGEST = 1000, 2000
-local function explain()
-  local why = jobkey(job, 'why')
-  local room = redis.call('HEXISTS', why, task) == 1 or redis.call('HLEN', why) < REASONS
-  if room and #ARGV[4] <= LONGEST then redis.call('HSET', why, task, ARGV[4]) end
-end
-
 local now, verdict = clock(), 2
 local tries = add(jobkey(job, 'tries'), task .. ARGV[7], 1)
 if delay >= 0 and tries < tonumber(ARGV[6]) then
@@ -34,7 +26,7 @@ if delay >= 0 and tries < tonumber(ARGV[6]) then
   else
     redis.call('HDEL', jobkey(job, 'home'), task)
   end
-  explain()
+  explain(job, task, ARGV[4])
   verdict = 1
 else
   bury(token, ARGV[4])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from distributed_downloader.local_hub.repo import LocalRepo
 from distributed_downloader.models import JobState
 from tests.e2e.fleet import Fleet, tree, until
 from tests.hub.faults import Stall
@@ -147,3 +148,67 @@ def test_download_delivers_too(fleet: Fleet, source: Path, nas: Path) -> None:
     fleet.run("download", "org/model", "-o", "out")
     delivered = tree(nas / "org/model")
     assert delivered == tree(source)
+
+
+def away(nas: Path) -> Path:
+    """Unmount the NAS; return where it is meanwhile."""
+    elsewhere = nas.with_name("elsewhere")
+    nas.rename(elsewhere)
+    nas.mkdir()
+    return elsewhere
+
+
+def back(nas: Path, elsewhere: Path) -> None:
+    """Mount it again."""
+    nas.rmdir()
+    elsewhere.rename(nas)
+
+
+def damage(path: Path) -> None:
+    """Change a published file's bytes, and not its size."""
+    path.write_bytes(b"?" * path.stat().st_size)
+
+
+def test_what_is_damaged_or_removed_before_it_got_there_is_fetched_again(
+    fleet: Fleet, source: Path, nas: Path, tmp_path: Path
+) -> None:
+    (source / BIG).write_bytes(random.Random(5).randbytes(20_000_000))
+    elsewhere, output = away(nas), tmp_path / "out"
+    with FaultyHub({"models/org/model": source}) as hub:
+        fleet.endpoint = hub.endpoint
+        workers = [fleet.worker("-j", "2") for _ in range(2)]
+        job = fleet.queue("org/model", "-o", str(output), "--split", "4MiB")
+        until(lambda: fleet.job(job).state is JobState.DELIVERING)
+        damage(output / "org/model" / BIG)
+        (output / "org/model/config.json").unlink()
+        back(nas, elsewhere)
+        assert_delivered(fleet, source, nas, job)
+    assert fleet.job(job).parts >= 5
+    assert tree(output / "org/model") == tree(source)
+    told = "".join(worker.log for worker in workers)
+    assert f"again   {BIG}: damaged before it got to the NAS: fetched again" in told
+    assert "again   config.json: removed before it got to the NAS: fetched again" in told
+
+
+def test_an_older_commit_s_file_does_not_come_back(
+    fleet: Fleet, source: Path, nas: Path, tmp_path: Path
+) -> None:
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    for name in ("config.json", "README.md"):
+        (newer / name).write_text(f"a newer {name}")
+    elsewhere, output = away(nas), tmp_path / "out"
+    with FaultyHub({"models/org/model": LocalRepo(source, refs={"v2": newer})}) as hub:
+        fleet.endpoint = hub.endpoint
+        fleet.worker()
+        words = ("org/model", "-o", str(output), "--include", "config.json")
+        old = fleet.queue(*words)
+        until(lambda: fleet.job(old).state is JobState.DELIVERING)
+        new = fleet.queue(*words, "--revision", "v2")
+        until(lambda: fleet.job(new).state is JobState.DELIVERING)
+        back(nas, elsewhere)
+        assert fleet.until_ended(new).state is JobState.DONE
+        until(lambda: f"forget {old}`" in fleet.live()[0].nas_trouble)
+    assert fleet.job(old).state is JobState.DELIVERING
+    for folder in (nas, output):
+        assert (folder / "org/model/config.json").read_text() == "a newer config.json"

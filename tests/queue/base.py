@@ -87,6 +87,7 @@ class Base:
         limits = Limits(
             max_tries=choose.of([1, 2, 3, 3]),
             max_losses=choose.of([1, 2, 3, 1000]),
+            max_damages=choose.of([1, 2, 3, 10]),
             batch=choose.of([1, 2, 500]),
             window=choose.of([(2, 2), (3, 8), (8, 4096)]),
             tick=0,
@@ -104,6 +105,8 @@ class Base:
         self.done: dict[Task, str] = {}
         self.tries: Counter[Task] = Counter()
         self.losses: Counter[Task] = Counter()
+        #: How often each file was found damaged before it got to the NAS.
+        self.damages: Counter[Task] = Counter()
         self.epochs: dict[Task, int] = {}
         self.on_hold = False
         #: When each part was heard of, how far it was and how fast.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from distributed_downloader.models import Token
+from distributed_downloader.models import Failure, Token
 from distributed_downloader.outcome import ON_NAS
-from distributed_downloader.queue_terms import Owed
+from distributed_downloader.queue_terms import Owed, Redo
 from tests.queue.invariants import Snapshot
 from tests.queue.tails import Tails
 
@@ -92,6 +92,39 @@ class Deliveries(Tails):
             self.delivered[file[:2]] = self.jobs[file.job].tasks[file.task].file.size
         with self.unchanged("I11: delivered twice"):
             assert not self.deliveries.delivered(folder, file)
+
+    def redo(self) -> None:
+        """A file is found damaged before it got to the NAS, maybe by somebody who took it long ago."""
+        folder = self.choose.of(sorted(self.owed) or [*FOLDERS])
+        self.taken |= {*self.owed.get(folder, {})}
+        files = self.taken if self.choose.number(0, 2) == 0 else {*self.owed.get(folder, {})}
+        if files:
+            self.find_damaged(folder, self.choose.of(sorted(files)))
+
+    def find_damaged(self, folder: str, file: Token) -> None:
+        """Report it: the file comes back once, unless nobody wants it or it was found too often."""
+        at, job = file[:2], self.jobs.get(file.job)
+        state, found = self.state(file.job), Failure(path="f", error="damaged", host="", tries=0, at=1)
+
+        def report() -> Redo:
+            return self.deliveries.redo(folder, file, found)
+
+        if not job or file not in self.owed.get(folder, {}):
+            with self.unchanged("I5: not owed"):
+                assert report() is Redo.STALE
+            return
+        if state == "cancelled" or self.damages[at] + 1 >= self.queue.limits.max_damages:
+            with self.unchanged("I6, I7: it stays owed"):
+                assert report() is Redo.STAYS
+            return
+        assert report() is Redo.AGAIN
+        self.damages[at] += 1
+        self.tries[at] = self.losses[at] = 0  # which it is rid of since it was done
+        del self.owed[folder][file], self.done[at]
+        assert self.look().places[at] == [("delayed", self.after(file.epoch))]
+        assert self.state(file.job) == ("paused" if state == "paused" else "running")
+        with self.unchanged("I11: found damaged twice"):
+            assert report() is Redo.STALE
 
     def check_deliveries(self, snapshot: Snapshot) -> None:
         """The debts and the counters are those of the model."""

@@ -19,6 +19,7 @@ IN_REDIS = (
     "done",
     "tries",
     "losses",
+    "damages",
     "epochs",
     "on_hold",
     "heard",

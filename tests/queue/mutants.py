@@ -83,7 +83,7 @@ MUTANTS = (
         "budget = budget - 0",
     ),
     Mutant("a chunk is taken twice", "submit", "~= base or", "< base or"),
-    Mutant("pause leaves the window as it is", "control", "wanted)\n  recall(job)", "wanted)"),
+    Mutant("pause leaves the window as it is", "control", "  recall(job)   --", "  --"),
     Mutant("recall loses other jobs' tokens", "_common", "keep[#keep + 1] = token", "keep[#keep + 1] = nil"),
     Mutant("recall does not count", "_common", "move(job, 'out', 'pending', #back)", ""),
     Mutant("a split file is sealed one part early", "complete", "missing <= 0", "missing <= 1"),
@@ -334,6 +334,33 @@ MUTANTS = (
         "a delivery brings a forgotten job back",
         "deliver",
         "if redis.call('EXISTS', jobkey(job)) == 0 then return 0 end",
+        "",
+    ),
+    Mutant("what is on the NAS is fetched again", "redo", "not redis.call('ZSCORE', owed, token)", "false"),
+    Mutant("a damaged file still counts as done", "redo", "move(job, 'done', 'delayed')", ""),
+    Mutant(
+        "a damaged file keeps its bit", "redo", "redis.call('SETBIT', jobkey(job, 'done'), task, 0)\n", ""
+    ),
+    Mutant("a damaged file stays owed", "redo", "redis.call('ZREM', owed, token)\n", ""),
+    Mutant("a damaged file still counts as owed", "redo", "add(jobkey(job), 'owed', -1)\n", ""),
+    Mutant("bytes of a damaged file still count", "redo", "add(jobkey(job), 'bytes_done', 0 - size)\n", ""),
+    Mutant(
+        "a damaged seal takes what its parts brought", "redo", "string.find(line, '\\tplace=') and 0 or ", ""
+    ),
+    Mutant("a damaged file keeps its epoch", "redo", "LONGEST), renew(token)", "LONGEST), token"),
+    Mutant("a job delivers what it has not got", "redo", "about[1] == 'delivering' or ", ""),
+    Mutant("a job that failed has what can move", "redo", " or about[1] == 'failed'", ""),
+    Mutant(
+        "a damaged file goes on in a job that nobody wants",
+        "redo",
+        "failed = true}",
+        "failed = true, cancelled = true}",
+    ),
+    Mutant("a file is fetched again for ever", "redo", "found >= tonumber(ARGV[5]) or ", ""),
+    Mutant(
+        "how often a file was damaged is not counted",
+        "redo",
+        "add(jobkey(job, 'tries'), task .. '*', 1)\n",
         "",
     ),
     Mutant("a name is anybody's", "register", "'^%d+ %S+ %S+ (.*)$'", "'^%d+ (.*)$'"),

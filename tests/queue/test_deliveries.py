@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis as redis_py
 
 from distributed_downloader.outcome import ON_NAS
-from distributed_downloader.queue_terms import Owed
+from distributed_downloader.queue_terms import Owed, Redo
 from distributed_downloader.redis_client import Limits, RedisClient
 from distributed_downloader.redis_deliveries import RedisDeliveries
+from distributed_downloader.redis_view import RedisView
 from tests.queue.base import spec_of
 from tests.queue.invariants import check
 from tests.queue.invariants import take as snapshot
-from tests.queue.steps import NS, a_job, a_worker, about, clock, dump, failure, keys, owed_token, take
+from tests.queue.steps import (
+    NS,
+    a_job,
+    a_split_job,
+    a_worker,
+    about,
+    clock,
+    dump,
+    failure,
+    keys,
+    owed_token,
+    seal_of,
+    take,
+)
 from tests.servers import Server
 
 START = 1_000_000_000
@@ -199,3 +214,148 @@ def test_a_job_whose_listing_goes_on_does_not_end_with_its_deliveries(
     assert about(client, job)["state"] == "running"
     client.seal(job, 1)
     assert about(client, job)["state"] == "done"
+
+
+# -- damaged before it got to the NAS ---------------------------------------------------------------
+
+
+def redo(client: RedisClient, deliveries: RedisDeliveries, job: int, task: int = 0) -> Redo:
+    """Find a file of a job damaged."""
+    found = failure(f"f{task}", "damaged", "")
+    return deliveries.redo("ab12", owed_token(client, "ab12", job, task), found)
+
+
+def again(client: RedisClient, now: int = START + 2000) -> None:
+    """Download what is due by then."""
+    clock(client, now)
+    client.beat("w1", "h1")
+    client.tick()
+    task = take(client)
+    client.complete("w1", str(task.token), task.about.size, "h1", owes=OWES)
+
+
+def counted(client: RedisClient, job: int) -> tuple[str, ...]:
+    found = about(client, job)
+    return tuple(found[name] for name in ("state", "done", "delayed", "owed", "bytes_done"))
+
+
+def test_a_damaged_file_comes_back_and_is_delivered(client: RedisClient, deliveries: RedisDeliveries) -> None:
+    job = finished(client)
+    first = owed_token(client, "ab12", job, 2)
+    assert counted(client, job) == ("delivering", "3", "0", "3", "3")
+    assert redo(client, deliveries, job, 2) is Redo.AGAIN
+    assert counted(client, job) == ("running", "2", "1", "2", "1")
+    ((_, shown),) = RedisView(client).next_tries([job], 5)
+    assert (shown.path, shown.error) == ("f2", "damaged")
+    assert redo(client, deliveries, job, 2) is Redo.STALE
+    assert not deliveries.delivered("ab12", first), "a copy of what was there before"
+    again(client)
+    assert counted(client, job) == ("delivering", "3", "0", "3", "3")
+    assert not deliveries.delivered("ab12", first)
+    for task in range(3):
+        assert deliveries.delivered("ab12", owed_token(client, "ab12", job, task))
+    assert about(client, job)["state"] == "done"
+
+
+def test_a_folder_that_eats_files_is_left_to_a_person(
+    client: RedisClient, deliveries: RedisDeliveries, redis: redis_py.Redis
+) -> None:
+    job, now = finished(client, 1), START
+    for seconds in (2, 4, 8, 16, 32, 64, 128, 256, 300):
+        assert redo(client, deliveries, job) is Redo.AGAIN
+        now += seconds * 1000
+        due: Any = redis.zrange(f"{NS}delayed", 0, -1, withscores=True)
+        assert [at for _, at in due] == [now]
+        again(client, now)
+    before = dump(redis)
+    assert redo(client, deliveries, job) is Redo.STAYS
+    assert dump(redis) == before
+    assert deliveries.delivered("ab12", owed_token(client, "ab12", job, 0))
+
+
+def test_a_damaged_file_in_parts_comes_back_as_its_seal(
+    client: RedisClient, deliveries: RedisDeliveries
+) -> None:
+    job, parts = a_split_job(client)
+    for part in parts:
+        client.complete("w1", str(part.token), part.about.size, "h1")
+    client.claim("w1", 0.01)
+    assert client.begin("w1", seal_of(client, job))
+    client.complete("w1", seal_of(client, job), 0, "h1", owes=OWES)
+    done = ("delivering", "3", "0", "1", "100000000")
+    assert counted(client, job) == done
+    assert redo(client, deliveries, job) is Redo.AGAIN
+    assert counted(client, job) == ("running", "2", "1", "0", "100000000")
+    again(client)
+    assert counted(client, job) == done
+    assert about(client, job)["parts_done"] == "2"
+
+
+@pytest.mark.parametrize("state", ["running", "paused", "failed", "cancelled"])
+def test_a_damaged_file_of_a_job_that_is_not_downloaded(
+    client: RedisClient, deliveries: RedisDeliveries, state: str
+) -> None:
+    job = finished(client, all_of=False)
+    if state == "failed":
+        client.fail("w1", str(take(client).token), failure(), None)
+    elif state != "running":
+        client.control("pause" if state == "paused" else "cancel", job)
+    answer = redo(client, deliveries, job, 1)
+    assert answer is (Redo.STAYS if state == "cancelled" else Redo.AGAIN)
+    if state == "cancelled":
+        assert client.control("resume", job)
+        assert redo(client, deliveries, job, 1) is Redo.AGAIN
+    clock(client, START + 2000)
+    client.tick()
+    assert about(client, job)["state"] == ("paused" if state == "paused" else "running")
+    client.control("resume", job)
+    for _ in range(1 if state == "failed" else 2):
+        task = take(client)
+        client.complete("w1", str(task.token), task.about.size, "h1", owes=OWES)
+    assert about(client, job)["state"] == ("failed" if state == "failed" else "delivering")
+
+
+@pytest.mark.parametrize("then", ["", "forgotten"])
+def test_a_file_of_another_commit_is_not_replaced_by_an_older_one(
+    client: RedisClient, deliveries: RedisDeliveries, then: str
+) -> None:
+    job = finished(client)
+    same = client.create_job(spec_of(1, include=("a",)), 1)[0]
+    elsewhere = client.create_job(spec_of(1, commit="d" * 40, output_dir="/elsewhere"), 1)[0]
+    assert redo(client, deliveries, job) is Redo.AGAIN
+    later = client.create_job(spec_of(1, commit="d" * 40), 1)[0]
+    if then:
+        client.forget(later)
+    assert redo(client, deliveries, job, 1) is Redo.STAYS
+    replaced = {"replaced" in about(client, each) for each in (job, same)}
+    assert replaced == {True}
+    assert "replaced" not in about(client, elsewhere) | about(client, later)
+
+
+def test_a_damaged_file_of_a_forgotten_job_is_nobodys(
+    client: RedisClient, deliveries: RedisDeliveries, redis: redis_py.Redis
+) -> None:
+    job = finished(client)
+    token = owed_token(client, "ab12", job, 0)
+    client.forget(job)
+    before = dump(redis)
+    assert deliveries.redo("ab12", token, failure()) is Redo.STALE
+    assert dump(redis) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["delayed", "fair", "ended", "owed:ab12", "job:1:done", "job:1:tries", "job:1:why", "job:1:tasks"]
+)
+def test_a_damaged_file_that_meets_a_key_of_a_wrong_type(
+    client: RedisClient, deliveries: RedisDeliveries, redis: redis_py.Redis, name: str
+) -> None:
+    job = finished(client)
+    token = owed_token(client, "ab12", job, 1)
+    before = counted(client, job)
+    redis.delete(f"{NS}{name}")
+    redis.rpush(f"{NS}{name}", "somebody's")
+    answer = deliveries.redo("ab12", token, failure())
+    lost = name in ("owed:ab12", "job:1:done", "job:1:tasks")
+    assert answer is (Redo.STALE if lost else Redo.AGAIN)
+    assert counted(client, job) == (before if lost else ("running", "2", "1", "2", "2"))
+    redis.flushall()

@@ -9,6 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,6 +45,11 @@ def until(what: Callable[[], T | None], seconds: float = 30) -> T:
 
 def content_of(path: str) -> bytes:
     return path.encode() * 1000
+
+
+def claimed_after_tick(client: RedisClient) -> str | None:
+    client.tick()
+    return client.claim("w", 0.1)
 
 
 class Stage:
@@ -113,10 +119,16 @@ class Stage:
                 self.client.complete("w", token, task.file.size, "h", owes=owes)
         return job
 
-    def start(self, *, own: bool = True, **settings: object) -> NASAggregator:
+    def start(self, *, own: bool = True, allowed: str = "", **settings: object) -> NASAggregator:
         nas = {"enabled": True, "path": str(self.root), **settings}
         output_dir = self.out if own else self.out.with_name("own")
-        config = AppConfig.model_validate({"nas": nas, "app": {"output_dir": str(output_dir)}})
+        config = AppConfig.model_validate(
+            {
+                "nas": nas,
+                "app": {"output_dir": str(output_dir)},
+                "security": {"allowed_repos": allowed},
+            }
+        )
         aggregator = NASAggregator(config, self.owed, lambda: read_place(output_dir), Outage("redis"))
         self.running.append(aggregator)
         aggregator.start()
@@ -134,6 +146,15 @@ class Stage:
             path for path in self.root.rglob("*") if path.is_file() and ".hf-downloader" not in path.parts
         )
         return {str(path.relative_to(self.root)) for path in found}
+
+    def spoil(self, path: str, trouble: str) -> None:
+        """Remove or damage a file of the last job on this machine."""
+        local = self.local(path)
+        local.unlink() if trouble == "gone" else local.write_bytes(b"?" * local.stat().st_size)
+
+    def never_again(self) -> None:
+        """Let no damaged file be fetched again by itself."""
+        self.client.limits = replace(self.client.limits, max_damages=1)
 
     def unmount(self) -> None:
         self.root.rename(self.root.with_name("unmounted"))
@@ -228,6 +249,39 @@ def test_another_workers_folder_is_served_where_it_is_seen(stage: Stage, tmp_pat
     job = stage.owe("a")
     stage.start(own=False)
     stage.ended(job)
+
+
+def test_what_the_rules_forbid_is_left_to_others(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """However much lies before what they allow; and nobody else has to wait for it."""
+    forbidden = stage.owe(*map(str, range(30)))
+    allowed = stage.owe("a", "b")
+    strict = stage.start(allowed="org/name2")
+    stage.ended(allowed)
+    assert strict.wait_done(30), "there is nothing left for this one"
+    assert strict.trouble == ""
+    strict.stop()
+    assert strict.join(10)
+    assert stage.files == {"org/name2/a", "org/name2/b"}
+    assert stage.job(forbidden).owed == 30
+    said = [record.getMessage() for record in caplog.records if "left to others" in record.getMessage()]
+    assert said == [
+        "NAS: [security] allowed_repos has no models/org/name1 on this machine, "
+        "so the job's files are left to others"
+    ]
+    found = stage.owed.take_owed(stage.folder, 99, 0, ended_only=False)
+    assert len(found) == 30, "none of them is hidden from others"
+    stage.start(allowed="org/name1")
+    stage.ended(forbidden)
+    assert len(stage.files) == 32
+
+
+def test_more_than_one_look_passes_over(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nas_aggregator, "_PASSED_OVER", 5)
+    stage.owe(*map(str, range(30)))
+    allowed = stage.owe("a")
+    stage.start(allowed="org/name2")
+    stage.ended(allowed)
+    assert stage.files == {"org/name2/a"}
 
 
 def test_our_own_folder_is_found_wherever_others_have_mounted_it(stage: Stage) -> None:
@@ -723,6 +777,7 @@ def test_what_waits_for_a_thread_lives_as_long_as_something_moves(
 @pytest.mark.parametrize("trouble", ["gone", "damaged", "link", "in the way"])
 def test_one_bad_file_holds_up_no_other(stage: Stage, caplog: pytest.LogCaptureFixture, trouble: str) -> None:
     job = stage.owe("bad", *"abcdef")
+    stage.never_again()
     local, there = stage.local("bad"), stage.root / "org/name1/bad"
     if trouble == "gone":
         local.unlink()
@@ -766,6 +821,7 @@ def test_a_damaged_file_is_copied_once_and_then_only_looked_at(
     monkeypatch.setattr(NasFolder, "deliver", deliver)
     monkeypatch.setattr(Copying, "by_kernel" if verify == "size" else "with_hash", count)
     job = stage.owe("bad")
+    stage.never_again()
     stage.local("bad").write_bytes(b"?" * len(content_of("bad")))
     stage.start(verify=verify)
     until(lambda: len(tried) > 3)
@@ -776,12 +832,58 @@ def test_a_damaged_file_is_copied_once_and_then_only_looked_at(
 
 
 @pytest.mark.parametrize("trouble", ["gone", "damaged"])
-def test_what_somebody_has_damaged_or_removed_says_how_it_comes_back(stage: Stage, trouble: str) -> None:
+def test_what_is_damaged_or_removed_too_often_says_how_it_comes_back(stage: Stage, trouble: str) -> None:
     job = stage.owe("bad")
-    local = stage.local("bad")
-    local.unlink() if trouble == "gone" else local.write_bytes(b"?" * local.stat().st_size)
+    stage.never_again()
+    stage.spoil("bad", trouble)
     aggregator = stage.start()
     assert f"`hf-downloader forget {job}`" in until(lambda: aggregator.trouble)
+
+
+@pytest.mark.parametrize("trouble", ["gone", "damaged"])
+def test_what_somebody_has_damaged_or_removed_is_fetched_again(
+    stage: Stage, caplog: pytest.LogCaptureFixture, trouble: str
+) -> None:
+    job = stage.owe("bad", "good")
+    stage.spoil("bad", trouble)
+    aggregator = stage.start()
+    until(lambda: stage.job(job).delayed)
+    ((_, shown),) = stage.view.next_tries([job], 5)
+    word = "removed" if trouble == "gone" else "damaged"
+    assert (shown.path, shown.error) == ("bad", f"{word} before it got to the NAS: fetched again")
+    assert until(lambda: lines(caplog, f"again   bad: {word} before it got to the NAS"))
+    assert aggregator.trouble == ""
+    stage.put("bad")
+    token = until(lambda: claimed_after_tick(stage.client))
+    assert stage.client.begin("w", token)
+    stage.client.complete("w", token, len(content_of("bad")), "h", owes=f"{stage.folder} {stage.out}")
+    aggregator.bell()
+    assert stage.ended(job).delivered == 2
+    assert (stage.root / "org/name1/bad").read_bytes() == content_of("bad")
+
+
+def test_a_folder_that_is_unmounted_meanwhile_has_no_damaged_files(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, away = NasFolder.deliver, stage.out.with_name("away")
+
+    def unmount_first(*args: object, **options: object) -> object:
+        if stage.out.exists():
+            stage.out.rename(away)
+            stage.out.mkdir()
+        return real(*args, **options)  # type: ignore[arg-type]
+
+    job = stage.owe("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(NasFolder, "deliver", unmount_first)
+        aggregator = stage.start(own=False)
+        trouble = until(lambda: aggregator.trouble)
+    assert str(stage.out) in trouble
+    assert "forget" not in trouble
+    assert (stage.job(job).state, stage.job(job).owed) == (JobState.DELIVERING, 1)
+    stage.out.rmdir()
+    away.rename(stage.out)
+    assert stage.ended(job).delivered == 1
 
 
 def test_an_error_of_ours_holds_up_no_other(

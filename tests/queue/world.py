@@ -67,6 +67,7 @@ WEIGHTS: Mapping[str, int] = {
     "take_owed": 5,
     "keep_owed": 2,
     "deliver": 5,
+    "redo": 5,
     "enter": 2,
     "come_back": 3,
     "leave": 2,
@@ -180,7 +181,7 @@ class World(Lost):
                     assert self.done[task.token[:2]]
             for folder in [*self.owed]:
                 for owed in self.take_from(folder, 10):
-                    self.bring(folder, owed.token)
+                    self.choose.of([self.bring, self.bring, self.find_damaged])(folder, owed.token)
             self.check()
             if all(self.state(job) in ("done", "failed") for job in self.jobs):
                 return
@@ -698,7 +699,7 @@ class World(Lost):
         """Take a job out of the model."""
         del self.jobs[job]
         self.gone.add(job)
-        for kept in (self.done, self.tries, self.losses, self.epochs, self.delivered):
+        for kept in (self.done, self.tries, self.losses, self.damages, self.epochs, self.delivered):
             for at in [at for at in kept if at[0] == job]:
                 del kept[at]
 
