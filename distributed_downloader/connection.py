@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import socket
 import ssl
 import threading
@@ -29,11 +30,21 @@ from urllib3.response import HTTPResponse
 from urllib3.util import make_headers
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.errors import LocalError, NetworkError, StalledError, TransientError
+from distributed_downloader.errors import (
+    LocalError,
+    NetworkError,
+    NoAnswerError,
+    NoConnectionError,
+    StalledError,
+    TransientError,
+)
 from distributed_downloader.reach import Depth, depth_of, refuse_connected
 
 #: Hosts, and connections to each, that are kept open for the next request.
 POOLS, POOL_SIZE = 32, 64
+
+#: What OpenSSL makes of an answer in plain text.
+_NO_TLS = re.compile("WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE|HTTP_REQUEST")
 
 _current = threading.local()
 
@@ -199,19 +210,43 @@ def proxy_for(url: str) -> str:
     return proxy
 
 
-def network_error(error: Exception, url: str) -> TransientError:
-    """Return our error for what urllib3 or a socket said; names the host, never the whole address."""
+def unanswered(error: Exception, url: str) -> TransientError:
+    """Return our error for a request that got no answer, from what urllib3 or a socket said.
+
+    It names the host, never the whole address.
+    """
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2] or "the server"
+    address = f"{parts.scheme}://{host}"
+    if isinstance(error, ProxyError):
+        return NoConnectionError(
+            f"{host}: the proxy cannot be used: {_why(error)}; see HTTP_PROXY, HTTPS_PROXY", address
+        )
+    if isinstance(error, SSLError):
+        return NoConnectionError(f"{host}: no secure connection: {_why_not_secure(error)}", address)
+    if isinstance(error, (NewConnectionError, ConnectTimeoutError)):  # an unknown name is one of these
+        return NoConnectionError(f"{host}: {_why(error)}", address)
+    broken = broken_off(error, url)
+    return NoAnswerError(str(broken)) if isinstance(broken, NetworkError) else broken
+
+
+def broken_off(error: Exception, url: str) -> TransientError:
+    """Return our error for an answer that does not go on, from what urllib3 or a socket said."""
     host = urlsplit(url).netloc.rpartition("@")[2] or "the server"
     if isinstance(error, ReadTimeoutError):
         return StalledError(f"{host}: the connection is open, but nothing comes")
-    if isinstance(error, ProxyError):
-        return NetworkError(f"{host}: the proxy cannot be used: {_why(error)}; see HTTP_PROXY, HTTPS_PROXY")
-    if isinstance(error, SSLError):
-        return NetworkError(
-            f"{host}: no secure connection: {_why(error)}; if your network inspects TLS, name its "
-            "certificate in SSL_CERT_FILE, or set disable_ssl_verify (for the worker's own endpoint)"
-        )
     return NetworkError(f"{host}: {_why(error)}")
+
+
+def _why_not_secure(error: Exception) -> str:
+    if _NO_TLS.search(str(error)):
+        return "the server there speaks no TLS; is it http://?"
+    inspected = (
+        "; if your network inspects TLS, name its certificate in SSL_CERT_FILE, or set disable_ssl_verify "
+        "(for the worker's own endpoint)"
+    )
+    refused = any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))
+    return f"{_why(error)}{inspected if refused else ''}"
 
 
 def _why(error: Exception) -> str:

@@ -8,6 +8,8 @@ DownloaderError                      exit code 1
 |   +-- ConflictError                    refused, so that nothing is mixed or overwritten
 +-- UnreachableError                 exit code 3
 |   +-- RedisUnavailableError
+|   |   +-- RedisFullError               it answers, and takes nothing new
+|   |   +-- RedisCutOffError             a wait for it was cut off; it may answer the next call
 |   +-- HubUnavailableError
 +-- TransferError                    what can go wrong with one task; `retry.py` decides what follows
     +-- PermanentError                   another try cannot help
@@ -15,7 +17,9 @@ DownloaderError                      exit code 1
     |   +-- NotFoundError                    repo, revision or file
     |   +-- RefusedError                     unsafe path, foreign folder: policy
     +-- TransientError                   another try may help
-    |   +-- NetworkError                     connect, reset, timeout, truncated body
+    |   +-- NetworkError                     reset, truncated body, redirects in a circle
+    |   |   +-- NoAnswerError                    closed before an answer began
+    |   |   |   +-- NoConnectionError                refused, unknown name, certificate, proxy
     |   +-- StalledError                     bytes come too slowly, or not at all
     |   +-- ServerError                      5xx
     |   +-- RateLimitError                   429, with the pause that the server asks for
@@ -30,6 +34,7 @@ DownloaderError                      exit code 1
     |   +-- PlaceUnseenError                 the folder of the job is not the one that others see
     |   +-- SpoolError                       the worker's own spool: full, gone, closed
     |   +-- WaitsForNasError                 full of files that wait for the NAS
+    +-- HubAwayError                     this machine cannot reach the hub of the job
     +-- NotAllowedError                  this machine's [security] rules forbid the job
     +-- StoppedError                     the task was taken back: shutdown, cancel, lost lease
 """
@@ -75,6 +80,14 @@ class RedisUnavailableError(UnreachableError):
     """Redis does not answer, or refuses us."""
 
 
+class RedisFullError(RedisUnavailableError):
+    """Redis answers, and takes nothing new: its memory is full."""
+
+
+class RedisCutOffError(RedisUnavailableError):
+    """A wait on a connection that stood was cut off; only the next call tells whether Redis is away."""
+
+
 class HubUnavailableError(UnreachableError):
     """The hub does not answer."""
 
@@ -105,6 +118,19 @@ class TransientError(TransferError):
 
 class NetworkError(TransientError):
     """The connection could not be made, or broke."""
+
+
+class NoAnswerError(NetworkError):
+    """The host gave no answer at all, so this says nothing about the file."""
+
+
+class NoConnectionError(NoAnswerError):
+    """No connection to the host could be made: refused, unknown name, certificate, proxy."""
+
+    def __init__(self, message: str, address: str = "") -> None:
+        super().__init__(message)
+        #: Scheme, host and port that were asked for.
+        self.address = address
 
 
 class StalledError(TransientError):
@@ -166,6 +192,10 @@ class SpoolError(LocalError):
 
 class WaitsForNasError(LocalError):
     """The disk is full of files that wait for the NAS: it passes when these are delivered."""
+
+
+class HubAwayError(TransferError):
+    """The hub of the job cannot be reached from this machine; others may reach it."""
 
 
 class NotAllowedError(TransferError):

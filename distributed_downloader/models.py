@@ -203,8 +203,9 @@ class DownloadTask(Model):
     token: Token
     spec: JobSpec
     about: Descriptor
-    #: Failures so far.
+    #: Failures so far, and those that say little about the file.
     tries: int = Field(default=0, ge=0)
+    excused: int = Field(default=0, ge=0)
     #: Seconds to wait before asking the hub, because it told some worker to pause.
     hold: float = Field(default=0, ge=0)
 
@@ -338,4 +339,8 @@ class QueueStatus(Model):
     parked: int
     workers: int
     slots: int
+    #: Whether Redis takes nothing new, for its memory is full.
+    full: bool = False
+    #: Seconds that are left of the pauses that hubs asked for, by endpoint.
+    pauses: dict[str, float] = {}
     jobs: dict[str, int]

@@ -220,13 +220,14 @@ class RedisClient:
         answer = self.scripts.run("begin", worker_id, token)
         if answer is None:
             return None
-        line, spec, tries, hold = answer
+        line, spec, tries, hold, excused = answer
         try:
             return DownloadTask(
                 token=Token.parse(token),
                 spec=JobSpec.model_validate_json(spec),
                 about=Descriptor.from_line(line),
                 tries=int(tries),
+                excused=int(excused),
                 hold=min(int(hold) / 1000, self.limits.hold),
             )
         except (ValueError, RefusedError) as error:

@@ -22,7 +22,7 @@ Report = Callable[[], None]
 
 
 class Reports:
-    """Makes reports for one worker; `on_rest`, `on_sealer` and `on_owed` tell the worker what follows."""
+    """Makes reports for one worker; `on_rest` and its kin tell the worker what follows."""
 
     def __init__(
         self,
@@ -31,14 +31,16 @@ class Reports:
         host: str,
         policy: RetryPolicy,
         on_rest: Callable[[str, TransferError], None],
+        on_refusal: Callable[[str], None] = lambda _reason: None,
         on_sealer: Callable[[str, DownloadTask], None] = lambda _worker, _task: None,
         on_owed: Callable[[], None] = lambda: None,
     ) -> None:
         self._redis, self._parts = redis, RedisParts(redis)
         self._host, self._policy = host, policy
-        self._on_rest, self._on_sealer, self._on_owed = on_rest, on_sealer, on_owed
-        #: Why a job was last put to sleep, so that it is told once.
-        self._asleep = ""
+        self._on_rest, self._on_refusal = on_rest, on_refusal
+        self._on_sealer, self._on_owed = on_sealer, on_owed
+        #: The job that was last put to sleep, and why, so that it is told once.
+        self._asleep = (0, "")
 
     def success(self, worker_id: str, token: str, running: Running, outcome: Outcome) -> Report:
         """Return the report of what a task came to."""
@@ -48,7 +50,7 @@ class Reports:
 
     def failure(self, worker_id: str, token: str, running: Running, error: TransferError) -> Report:
         """Return the report of a task that did not succeed, as the policy decides it."""
-        decision = self._policy.decide(error, running.task.tries)
+        decision = self._policy.decide(error, running.task.tries, running.task.excused)
         action, reason = decision.action, _reason(error, running.task.file.path)
         if action is Action.BLIND:
             return lambda: self._blind(worker_id, token, running.task, reason, error)
@@ -72,8 +74,11 @@ class Reports:
             length=running.hold.length,
             owes=outcome.owes,
         )
+        if task.token.job == self._asleep[0]:
+            self._asleep = (0, "")
+            log.info("job %d goes on", task.token.job)
         if settled is Settled.STALE:
-            log.info("done    %s, but the task had been given to another worker", running.name)
+            log.info("done    %s, but the task is not this worker's any more", running.name)
             return
         if task.about.is_seal:
             log.info("sealed  %s: complete, %s right", task.name, _proof(task))
@@ -98,14 +103,16 @@ class Reports:
         self, worker_id: str, token: str, task: DownloadTask, reason: str, error: TransferError
     ) -> None:
         answer = self._parts.blind(worker_id, token, reason)
-        if answer is Blind.FOR_OTHERS and not isinstance(error, NotAllowedError):
+        if isinstance(error, NotAllowedError):
+            self._on_refusal(reason)
+        elif answer is Blind.FOR_OTHERS:
             self._on_rest(reason, error)  # or it would be our next claim again
         if answer is not Blind.ASLEEP:
             return
-        level, self._asleep = logging.DEBUG if reason == self._asleep else logging.WARNING, reason
-        log.log(
-            level, "back    %s: %s; no living worker can go on with job %d", task.name, reason, task.token.job
-        )
+        known, job = self._asleep, task.token.job
+        self._asleep = (job, reason)
+        level = logging.DEBUG if known == self._asleep else logging.WARNING
+        log.log(level, "back    %s: %s; no living worker can go on with job %d", task.name, reason, job)
 
     def _released(self, worker_id: str, token: str) -> None:
         self._redis.release(worker_id, [token])

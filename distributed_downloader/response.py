@@ -13,7 +13,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.connection import Connection, Pace, network_error
+from distributed_downloader.connection import Connection, Pace, broken_off
 from distributed_downloader.errors import ServerError, StalledError
 from distributed_downloader.reach import Depth
 
@@ -82,7 +82,7 @@ class Response:
             data = self._raw.read1(size)
         except (HTTPError, OSError) as error:
             self._cancel.check()
-            raise network_error(error, self.url) from error
+            raise broken_off(error, self.url) from error
         self._cancel.check()
         return data
 

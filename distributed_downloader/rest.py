@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import time
 
-from distributed_downloader.errors import PlaceUnseenError, TransferError, WaitsForNasError
+from distributed_downloader.errors import HubAwayError, PlaceUnseenError, TransferError, WaitsForNasError
 
 log = logging.getLogger(__name__)
 
 #: Seconds without claiming after this machine failed a task; doubles while it goes on.
 _SHORTEST, _LONGEST = 5.0, 300.0
-#: The longest where a folder is not seen, which a mount mends in a moment.
+#: The longest where a folder or a hub is not seen, which may be mended any moment.
 _LONGEST_BLIND = 60.0
+#: What ends by itself: when files have got to the NAS, when the network is back.
+_PASSING = (WaitsForNasError, HubAwayError)
 
 
 class Rest:
@@ -23,6 +25,7 @@ class Rest:
         self._until = 0.0
         self._reason = ""
         self._passes = False
+        self._refusal, self._refused_at = "", 0.0
 
     @property
     def reason(self) -> str:
@@ -31,12 +34,21 @@ class Rest:
 
     @property
     def passes(self) -> bool:
-        """Whether the trouble ends by itself, when files have got to the NAS."""
+        """Whether the trouble ends by itself."""
         return self._passes
+
+    @property
+    def refusal(self) -> str:
+        """Why a job was refused of late, or ""; others are claimed all the same."""
+        return self._refusal if time.monotonic() < self._refused_at + _LONGEST_BLIND else ""
+
+    def refuse(self, reason: str) -> None:
+        """Take note of a job that the rules of this machine forbid."""
+        self._refusal, self._refused_at = reason, time.monotonic()
 
     def begin(self, reason: str, error: TransferError) -> None:
         """Claim nothing for a while because of `error`, for longer if it happens again right afterwards."""
-        blind = isinstance(error, PlaceUnseenError)
+        blind = isinstance(error, (PlaceUnseenError, HubAwayError))
         now, longest = time.monotonic(), _LONGEST_BLIND if blind else _LONGEST
         if now >= self._until:
             again = now < self._until + longest
@@ -46,4 +58,4 @@ class Rest:
             # Once is enough for the log; `status` shows it as long as it lasts.
             level = logging.DEBUG if again and reason == self._reason else logging.ERROR
             log.log(level, "%s; claiming nothing for %.0f s", reason, self._seconds)
-        self._reason, self._passes = reason, isinstance(error, WaitsForNasError)
+        self._reason, self._passes = reason, isinstance(error, _PASSING)

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from distributed_downloader.errors import (
+    HubAwayError,
     LocalError,
+    NoAnswerError,
     NotAllowedError,
     PermanentError,
     PlaceError,
     PlaceUnseenError,
     RateLimitError,
+    ServerError,
     StoppedError,
     TransferError,
 )
@@ -26,7 +29,7 @@ class Action(enum.Enum):
     RELEASE = "release"
     #: Give it back, and claim nothing for a while: this machine is at fault.
     REST = "rest"
-    #: Give it back, and say that this machine does not see the folder of the job, or may not do it.
+    #: Give it back, and say that this machine sees no folder or hub of the job, or may not do it.
     BLIND = "blind"
     #: Count a failure; the task is tried again after `delay` while it has tries left.
     RETRY = "retry"
@@ -49,6 +52,7 @@ class Decision:
 _PLAIN: dict[type[TransferError], Action] = {
     StoppedError: Action.RELEASE,
     PlaceUnseenError: Action.BLIND,
+    HubAwayError: Action.BLIND,
     NotAllowedError: Action.BLIND,
     PermanentError: Action.BURY,
 }
@@ -60,9 +64,13 @@ class RetryPolicy:
 
     #: Tries that a file has while the hub asks for pauses, which says nothing about the file.
     limited_tries: int = 10
+    #: Tries that a file has while a host gives no answer or has a problem of its own, and the longest pause
+    #: in seconds between two: half an hour in all.
+    away_tries: int = 60
+    away_cap: float = 60.0
     #: Tries that a file has while the machines it comes to have no place for it.
     place_tries: int = 10
-    #: Whether there are other machines, which may see a folder that this one does not.
+    #: Whether there are other machines, which may see a folder or a hub that this one does not.
     others: bool = True
     #: Seconds, least and most, before the next of them: somebody may make room meanwhile.
     place_delay: tuple[float, float] = (10.0, 60.0)
@@ -71,8 +79,8 @@ class RetryPolicy:
     cap: float = 300.0
     draw: Callable[[float, float], float] = random.uniform
 
-    def decide(self, error: TransferError, tries: int) -> Decision:
-        """Return what follows from `error` for a task with `tries` earlier failures."""
+    def decide(self, error: TransferError, tries: int, excused: int = 0) -> Decision:
+        """Return what follows from `error` for a task that failed so often, and was excused so often."""
         for kind, action in _PLAIN.items():
             if isinstance(error, kind):
                 return Decision(action if self.others or action is not Action.BLIND else Action.REST)
@@ -83,11 +91,14 @@ class RetryPolicy:
         if isinstance(error, RateLimitError):
             delay = error.retry_after + self.delay(0)
             return Decision(Action.RETRY, delay, error.retry_after, self.limited_tries)
+        if isinstance(error, (NoAnswerError, ServerError)):
+            delay = self.delay(tries + excused, self.away_cap)
+            return Decision(Action.RETRY, delay, excused_tries=self.away_tries)
         return Decision(Action.RETRY, self.delay(tries))
 
-    def delay(self, tries: int) -> float:
+    def delay(self, tries: int, cap: float | None = None) -> float:
         """Return seconds to wait after the failure that follows `tries` earlier ones."""
-        return self.draw(0, min(self.cap, self.base * 2.0**tries))
+        return self.draw(0, min(self.cap if cap is None else cap, self.base * 2.0 ** min(tries, 60)))
 
 
 #: Bytes that are worth a second of waiting for the host that holds them.

@@ -104,7 +104,7 @@ class Slots:
             if running and token in ours:
                 running.hold.renew(asked_at, ours[token])
             elif running:
-                running.cancel.set("the part was given to another worker")
+                running.cancel.set("the part is not this worker's any more")
 
     def wait_idle(self, seconds: float) -> bool:
         """Wait until nothing runs, so long at most; True if nothing does."""

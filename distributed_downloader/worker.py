@@ -113,6 +113,7 @@ class WorkerNode:
             host=self._host,
             policy=policy,
             on_rest=self._rest.begin,
+            on_refusal=self._rest.refuse,
             on_sealer=self._prepare_seal,
             on_owed=self._deliverer.bell if self._deliverer else lambda: None,
         )
@@ -176,7 +177,7 @@ class WorkerNode:
             slots=self._slots.count,
             started_at=self._started_at,
             transfers=self._slots.transfers(),
-            trouble=self.trouble,
+            trouble=self.trouble or ("" if self._slots.tokens() else self._rest.refusal),
             folder=self._folder(),
             nas=self._deliverer.nas if self._deliverer else "",
             nas_trouble=self._deliverer.trouble if self._deliverer else "",

@@ -1,10 +1,11 @@
--- A worker gives a task back whose folder it does not see: active -> pending, no penalty.  Behind all that
--- waits, for it would be the worker's next claim again, and keep it from the jobs that it can work for.
--- When no living worker sees the folder, the job sleeps for a while, or until one joins or sees another folder.
+-- A worker gives a task back whose folder it does not see, or whose hub it does not reach: active -> pending, no
+-- penalty.  Behind all that waits, for it would be the worker's next claim again, and keep it from the jobs that it
+-- can work for.  When that is so for all living workers, the job sleeps for a while, or until one joins, sees
+-- another folder or gets on with a task of it.
 --
 -- ARGV[2] -> worker
 -- ARGV[3] -> token
--- ARGV[4] -> what it sees instead
+-- ARGV[4] -> why
 --
 -- Returns 1 if others may see the folder, 2 if the job sleeps now, or 0: not in the worker's list, and
 -- nothing is touched, or its job is gone.

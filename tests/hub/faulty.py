@@ -26,13 +26,15 @@ Rules are tried in the order they were added; all that match strike together, an
 from __future__ import annotations
 
 import copy
+import socket
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 from distributed_downloader.local_hub import LocalHub
-from distributed_downloader.local_hub.http import Reply, Request
+from distributed_downloader.local_hub.http import Origin, Reply, Request
 from tests.hub.faults import Direct, DropCursor, Fault, FaultyReply
 
 
@@ -72,6 +74,8 @@ class FaultyHub(LocalHub):
         self.closing = threading.Event()
         self._rules: list[Rule] = []
         self._lock = threading.Lock()
+        #: Keeps the port of a hub that refuses.
+        self._bolt: socket.socket | None = None
 
     def __enter__(self) -> FaultyHub:
         super().__enter__()
@@ -80,7 +84,37 @@ class FaultyHub(LocalHub):
     def close(self) -> None:
         self.heal()
         self.closing.set()
+        if self._bolt:
+            self._bolt.close()
         super().close()
+
+    @property
+    def refuses(self) -> bool:
+        """Whether nobody can connect at the moment."""
+        return self._bolt is not None
+
+    def refuse(self) -> None:
+        """Refuse connections to the hub, not to its CDN, and cut those that are open, until `listen`."""
+        origin = self._origins[0]
+        origin.shutdown()
+        origin.socket.close()
+        self._bolt = socket.socket()
+        self._bolt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._bolt.bind(origin.server_address)
+        for connection in list(origin._connections.values()):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def listen(self) -> None:
+        """Accept connections again."""
+        assert self._bolt
+        old, *others = self._origins
+        address = cast(tuple[str, int], old.server_address)
+        new = Origin("hub", self._receive, self.log, address=address, host=address[0], prefix=self.prefix)
+        self._origins = [new, *others, old]  # the old one's threads may still hang in a fault
+        new.start()
+        self._bolt.close()
+        self._bolt = None
 
     def on(
         self,

@@ -167,7 +167,7 @@ def test_each_connection_resolves_the_address_anew(bench: Bench) -> None:
 def test_a_line_that_brings_nothing_is_given_up(bench: Bench, fault: Fault) -> None:
     bench.hub.on(fault, file="big.bin", times=None)
     fetched = bench.fetch("big.bin")
-    assert type(fetched.error) is NetworkError
+    assert isinstance(fetched.error, NetworkError)
     assert len(bench.hub.log.records("resolve", "big.bin")) in (3, 6)  # 6: Drop is also asked once more
 
 

@@ -23,6 +23,7 @@ from distributed_downloader.errors import (
     CorruptError,
     EngineError,
     NetworkError,
+    NoAnswerError,
     NotFoundError,
     RateLimitError,
     RefusedError,
@@ -285,7 +286,7 @@ def test_a_storage_that_refuses_every_token_is_left(bench: Bench, hub: XetHub) -
         (Status(200, text=json.dumps({"accessToken": CAS_TOKEN})), ServerError),
         (Status(200, text=json.dumps(["no", "object"])), ServerError),
         (Status(500), ServerError),
-        (Drop(), NetworkError),
+        (Drop(), NoAnswerError),
     ],
 )
 def test_a_hub_that_gives_no_token(

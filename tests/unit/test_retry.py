@@ -16,7 +16,7 @@ from distributed_downloader.retry import Action, RetryPolicy, park_seconds
 def leaves(cls: type[TransferError]) -> Iterator[type[TransferError]]:
     # A module's own errors are its own business.
     below = [sub for sub in cls.__subclasses__() if sub.__module__ == errors.__name__]
-    if not below or cls in (errors.LocalError, errors.PlaceError):
+    if not below or cls in (errors.LocalError, errors.PlaceError, errors.NetworkError, errors.NoAnswerError):
         yield cls
     for sub in below:
         yield from leaves(sub)
@@ -27,6 +27,8 @@ EXPECTED = {
     errors.NotFoundError: Action.BURY,
     errors.RefusedError: Action.BURY,
     errors.NetworkError: Action.RETRY,
+    errors.NoAnswerError: Action.RETRY,
+    errors.NoConnectionError: Action.RETRY,
     errors.StalledError: Action.RETRY,
     errors.ServerError: Action.RETRY,
     errors.RateLimitError: Action.RETRY,
@@ -41,6 +43,7 @@ EXPECTED = {
     errors.SpoolError: Action.REST,
     errors.WaitsForNasError: Action.REST,
     errors.NotAllowedError: Action.BLIND,
+    errors.HubAwayError: Action.BLIND,
     errors.StoppedError: Action.RELEASE,
 }
 
@@ -74,6 +77,20 @@ def test_a_pause_that_the_hub_asks_for_does_not_use_up_the_few_tries_of_a_file()
     policy = RetryPolicy()
     assert policy.decide(RateLimitError("slow down", 1), 0).excused_tries == 10
     assert policy.decide(errors.NetworkError("reset"), 0).excused_tries == 0
+
+
+@pytest.mark.parametrize("cls", [errors.ServerError, errors.NoAnswerError, errors.NoConnectionError])
+def test_a_host_that_is_away_is_waited_for_and_costs_no_file_its_few_tries(cls: type[TransferError]) -> None:
+    policy = RetryPolicy(draw=lambda low, high: (low + high) / 2)
+    decisions = [policy.decide(make(cls), 0, excused) for excused in range(policy.away_tries)]
+    assert {decision.excused_tries for decision in decisions} == {policy.away_tries}
+    assert decisions[0].delay == 1
+    assert sum(decision.delay for decision in decisions) > 1500
+    assert max(decision.delay for decision in decisions) == policy.away_cap / 2
+
+
+def test_no_count_of_failures_is_too_large_for_a_delay() -> None:
+    assert RetryPolicy().decide(errors.ServerError("ill"), 10**18, 10**18).delay <= 60
 
 
 def test_a_file_that_does_not_fit_here_is_offered_to_other_machines() -> None:
