@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.config import AppConfig
-from distributed_downloader.errors import PlaceUnseenError, TransferError
+from distributed_downloader.errors import LocalError, PlaceUnseenError, TransferError
 from distributed_downloader.models import Descriptor, DownloadTask, JobSpec
 from distributed_downloader.nas_names import nas_parts
 from distributed_downloader.storage.place import make_place, read_place, require_place
@@ -57,13 +57,33 @@ class Folders:
         return read_place(self.nas) if self.nas else ""
 
     def output(self, spec: JobSpec) -> Path:
-        """Return where a job's whole files go; raises PlaceUnseenError if this machine does not see it."""
+        """Return where a job's whole files go; raises PlaceUnseenError if this machine does not see it.
+
+        Raises LocalError where it is the worker's own folder, and that has gone since.
+        """
         if not spec.output_dir:
+            self._require_own()
             return self._own
         root = _named(spec)
         if spec.place:
             require_place(root, spec.place)
         return root
+
+    def place(self, spec: JobSpec) -> str:
+        """Return the id of the folder into which a job's whole files go, "" if it has none."""
+        return spec.place if spec.output_dir else self._own_id
+
+    def _require_own(self) -> None:
+        """Follow the folder to another disk; but where there is none, its disk is not mounted any more."""
+        if not self._own_id:
+            return
+        found = read_place(self._own)
+        if not found:
+            raise LocalError(
+                f"{self._own} is not what it was any more: mount its disk again "
+                "(or start this worker again, if it is to be a new folder)"
+            )
+        self._own_id = found
 
     def split_file(self, task: DownloadTask, cancel: Cancel, room: Room, place: str = "") -> SplitFile:
         """Return the split file of a task, in the folder that has the id `place`; raises PlaceUnseenError."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
+from distributed_downloader.checks import origin
 from distributed_downloader.config import AppConfig
 from distributed_downloader.download.division import Division, Fleet, bounded
 from distributed_downloader.download.engine import Context, Engine, Progress
@@ -16,7 +17,9 @@ from distributed_downloader.download.engines import Engines
 from distributed_downloader.download.split_files import SplitFiles
 from distributed_downloader.errors import (
     AccessError,
+    HubAwayError,
     LocalError,
+    NoConnectionError,
     NotAllowedError,
     NotFoundError,
     PlaceUnseenError,
@@ -27,11 +30,11 @@ from distributed_downloader.errors import (
 )
 from distributed_downloader.folders import Folders
 from distributed_downloader.hold import Hold
-from distributed_downloader.models import Descriptor, DownloadTask
+from distributed_downloader.models import Descriptor, DownloadTask, JobSpec
 from distributed_downloader.outcome import ON_NAS, Divided, Finished, Outcome
 from distributed_downloader.patience import unless_silent
 from distributed_downloader.rules import Rules
-from distributed_downloader.ssl_config import HttpClient, origin, trusted_origins
+from distributed_downloader.ssl_config import HttpClient, trusted_origins
 from distributed_downloader.storage import RepoFolder, sweep
 from distributed_downloader.storage.nas import NasFolder
 from distributed_downloader.storage.place import make_place, read_place
@@ -70,7 +73,7 @@ class Downloader:
         self._owes, self._keeps = owes, not config.nas.delete_after_copy
         self._division = Division(config, self._folders, fleet) if fleet else None
         self._throttle = Throttle(config.app.max_bandwidth)
-        self._engines = Engines(config.huggingface, http, http_engine)
+        self._engines = Engines(config.huggingface, http or HttpClient.of(config), http_engine)
         self._room = Room(config.app.disk_reserve)
         spool_dir, threads = config.app.spool_dir, config.nas.copy_threads
         self._spool = Spool(Path(spool_dir), threads, self._room) if spool_dir else None
@@ -102,7 +105,7 @@ class Downloader:
         self._refused = self._refused + 1 if objection else 0
         if objection:
             cancel.wait(min(_NOT_ALLOWED * 2.0 ** min(self._refused - 1, 9), _NOT_ALLOWED_MOST))
-            raise NotAllowedError(f"{objection} on this machine, so the job is left to others")
+            raise NotAllowedError(f"{objection} on this machine: allow it there, or start a worker that may")
 
     def close(self) -> None:
         """Close all connections; nothing may be running."""
@@ -113,7 +116,7 @@ class Downloader:
     def _whole(self, task: DownloadTask, root: Path, cancel: Cancel, progress: Progress) -> Outcome:
         """Have the file in `root`, or find that it is better fetched in parts."""
         self._sweep(root)
-        folder = RepoFolder(root, task.spec, self._room)
+        folder = self._folder(root, task.spec)
         folder.claim_folder()
         if folder.has(task.file, cancel):
             progress(task.file.size)
@@ -127,6 +130,9 @@ class Downloader:
                 return divided
         self._fetch(task, folder, cancel, progress)
         return Finished(owes=self._debt(root))
+
+    def _folder(self, root: Path, spec: JobSpec) -> RepoFolder:
+        return RepoFolder(root, spec, self._room, self._folders.place(spec))
 
     def _fetch(self, task: DownloadTask, folder: RepoFolder, cancel: Cancel, progress: Progress) -> None:
         """Download the file as a whole and publish it."""
@@ -173,7 +179,7 @@ class Downloader:
             self.split_files.discard(task, cancel)  # first, for a disk may not have room for both
         plain = task.model_copy(update={"about": Descriptor(file=task.file)})
         root = self._folders.output(task.spec)
-        folder = RepoFolder(root, task.spec, self._room)
+        folder = self._folder(root, task.spec)
         self._fetch(plain, folder, cancel, progress)
         return Finished(owes=self._debt(root))
 
@@ -186,7 +192,7 @@ class Downloader:
             if found is None:
                 raise PlaceUnseenError(f"{root} does not say whether {task.file.path} is there already")
             return found
-        return RepoFolder(root, task.spec, self._room).has(task.file, cancel)
+        return self._folder(root, task.spec).has(task.file, cancel)
 
     def _debt(self, root: Path) -> str:
         """Return from where a file that is in `root` still has to get to the NAS; see `Finished.owes`."""
@@ -233,9 +239,13 @@ class Downloader:
 
     @contextmanager
     def _explained(self, endpoint: str) -> Iterator[None]:
-        """Tell of a token that this worker has and does not give away, where that may be the cause."""
+        """Tell of a token that this worker has and does not give away, and of a hub that is not reached."""
         try:
             yield
+        except NoConnectionError as error:
+            if origin(error.address) != origin(endpoint):
+                raise
+            raise HubAwayError(f"the hub cannot be reached from here: {error}") from error
         except (AccessError, NotFoundError) as error:
             if not self._settings.token.get_secret_value() or origin(endpoint) in trusted_origins(
                 self._settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 import time
@@ -13,12 +14,20 @@ from pathlib import Path
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.errors import ConflictError, CorruptError, RefusedError
 from distributed_downloader.models import JobSpec, RepoFile
-from distributed_downloader.storage.disk import disk, open_folder, remove_tree
+from distributed_downloader.storage.disk import disk, disk_error, open_folder, remove_tree
 from distributed_downloader.storage.partial import Partial, host_tag, is_held, is_taken
-from distributed_downloader.storage.place import STATE, claim_marker, is_unclaimed, read_marker
+from distributed_downloader.storage.place import (
+    STATE,
+    claim_marker,
+    is_unclaimed,
+    read_marker,
+    require_same_place,
+)
 from distributed_downloader.storage.room import Room
 from distributed_downloader.storage.target import Target
 from distributed_downloader.verify import Hasher, feed
+
+log = logging.getLogger(__name__)
 
 #: Seconds after which partial data that nobody holds is removed.
 KEEP_PARTIAL = 7 * 24 * 3600.0
@@ -30,8 +39,9 @@ _TWINS = {".split": ".records", ".records": ".split"}
 class RepoFolder:
     """One repo in one output folder: `<output_dir>/<org>/<name>/<path>`."""
 
-    def __init__(self, output_dir: Path, spec: JobSpec, room: Room | None = None) -> None:
-        self._root = output_dir
+    def __init__(self, output_dir: Path, spec: JobSpec, room: Room | None = None, place: str = "") -> None:
+        """`place` is the id that the output folder must have, else that which the job names."""
+        self._root, self._place = output_dir, place or spec.place
         self._spec = spec
         self._room = room or Room(0)
         #: Where the repo's files go.
@@ -104,13 +114,19 @@ class RepoFolder:
 
     @contextmanager
     def partial(self, file: RepoFile, cancel: Cancel) -> Iterator[Partial]:
-        """Yield the file's partial; raises RefusedError early if the file could not be published."""
+        """Yield the file's partial; raises RefusedError early if the file could not be published.
+
+        Raises PlaceUnseenError if it would not lie in the job's folder, whose disk may go away at any moment:
+        from where it lies, it is not moved to another disk.
+        """
         target = self._target(file)
         path = self._root / STATE / "partial" / f"{target.digest}.{host_tag()}.part"
         target.check()
         with ExitStack() as stack:
             with disk(path, whole=True):  # and not around what the caller does with it
                 folder = stack.enter_context(open_folder(self._root, [STATE.encode(), b"partial"]))
+                if self._place:
+                    require_same_place(folder, self._root, self._place)
                 partial = stack.enter_context(Partial(folder, path, file, cancel))
                 stack.enter_context(self._room.take(self._root, lambda: file.size - partial.size))
             yield partial
@@ -126,6 +142,8 @@ class RepoFolder:
 def sweep(output_dir: Path, *, older_than: float = KEEP_PARTIAL) -> int:
     """Remove our user's partial data that nobody held or touched for so many seconds; return how much.
 
+    What cannot be removed is told once for each folder, and stays. Raises TransferError if nothing can be
+    looked at.
     It is left behind where a worker was killed and another machine took over.
     """
     deadline = time.time() - older_than
@@ -137,18 +155,25 @@ def sweep(output_dir: Path, *, older_than: float = KEEP_PARTIAL) -> int:
 def _sweep_folder(root: Path, parts: list[str], deadline: float, doomed: Callable[[str], bool]) -> int:
     inner = [part.encode() for part in parts]
     where = root.joinpath(*parts)
+    failed, swept = list[OSError](), 0
     with disk(where), suppress(FileNotFoundError), open_folder(root, inner, create=False) as folder:
         found = os.listdir(folder)  # noqa: PTH208 - a descriptor
-        return sum(_sweep_one(folder, name, deadline) for name in found if doomed(name))
-    return 0
+        swept = sum(_sweep_one(folder, name, deadline, failed) for name in found if doomed(name))
+    if failed:
+        log.warning("%d old leftovers stay: %s", len(failed), disk_error(failed[0], where))
+    return swept
 
 
-def _sweep_one(folder: int, name: str, deadline: float) -> bool:
+def _sweep_one(folder: int, name: str, deadline: float, failed: list[OSError]) -> bool:
     """Remove what is stale; False if it stays, or another machine's sweep was faster."""
-    with suppress(FileNotFoundError):
+    try:
         if _is_stale(folder, name, deadline):
             remove_tree(folder, name)
             return True
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        failed.append(error)
     return False
 
 

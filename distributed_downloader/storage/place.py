@@ -73,6 +73,13 @@ def require_place(root: Path, place: str) -> None:
     )
 
 
+def require_same_place(inner: int, root: Path, place: str) -> None:
+    """Raise PlaceUnseenError unless an open folder, just below our own, lies in the place with this id."""
+    found = _ID.fullmatch(read_marker(inner, f"../{_MARKER}"))
+    if not found or found[1] != place:
+        raise PlaceUnseenError(f"{root} is not the folder any more that the job names; mount that one again")
+
+
 def _refuse_if_dry(root: Path) -> None:
     """Raise LocalError if it is this machine that can open nothing at the moment."""
     try:

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from distributed_downloader import storage
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.errors import (
     CorruptError,
     LocalError,
     PlaceError,
+    PlaceUnseenError,
     RefusedError,
     StoppedError,
     TransferError,
@@ -144,6 +144,19 @@ def test_names_that_disks_do_not_take(folder: RepoFolder, path: str) -> None:
 def test_an_empty_file(root: Path, folder: RepoFolder) -> None:
     put(folder, file("empty", b""), b"")
     assert (root / "org" / "name" / "empty").read_bytes() == b""
+
+
+def test_what_does_not_lie_in_the_jobs_own_folder_is_not_begun(root: Path) -> None:
+    """The disk went away after the worker had looked whether it is there."""
+    there = spec().model_copy(update={"place": make_place(root, create_root=True)})
+    put(RepoFolder(root, there), file())
+    root.rename(root.with_name("unmounted"))
+    with pytest.raises(PlaceUnseenError, match="not the folder any more"):
+        put(RepoFolder(root, there), file())
+    make_place(root, create_root=True)
+    with pytest.raises(PlaceUnseenError, match="not the folder any more"):
+        put(RepoFolder(root, there), file())
+    assert not [path for path in root.rglob("*") if path.is_file() and path.name != "place"]
 
 
 def test_a_wrong_file_is_replaced(root: Path, folder: RepoFolder) -> None:
@@ -987,6 +1000,38 @@ def test_markers_that_were_never_claimed_are_swept(root: Path, folder: RepoFolde
     assert (root / ".hf-downloader" / "place").exists()
 
 
+@pytest.mark.parametrize("call", ["unlink", "stat"])
+def test_what_cannot_be_swept_does_not_keep_the_rest(
+    root: Path,
+    folder: RepoFolder,
+    call: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Somebody else's file in a folder with a sticky bit, a disk that fails at one place."""
+    for name in "abcde":
+        with folder.partial(file(name), Cancel()) as partial:
+            partial.write(name.encode())
+        age(state(root)[-1])
+    for path in state(root):
+        age(path)
+    stuck = {path.name for path in state(root)[:3]}
+    real = getattr(os, call)
+
+    def refuse(path: str, **options: object) -> object:
+        if os.fsdecode(path) in stuck:
+            raise PermissionError(errno.EPERM, "Operation not permitted", path)
+        return real(path, **options)
+
+    monkeypatch.setattr(os, call, refuse)
+    assert sweep(root) == 2
+    monkeypatch.undo()
+    assert {path.name for path in state(root)} == stuck
+    [said] = [record.getMessage() for record in caplog.records]
+    assert said.startswith("3 old leftovers stay: ")
+    assert "operation not permitted" in said
+
+
 def test_nothing_to_sweep(tmp_path: Path) -> None:
     assert sweep(tmp_path / "nowhere") == 0
 
@@ -1012,8 +1057,14 @@ def test_links_are_swept_and_not_followed(root: Path, folder: RepoFolder, tmp_pa
     assert victim.read_bytes() == b"precious"
 
 
-def test_how_long_leftovers_are_kept() -> None:
-    assert storage.KEEP_PARTIAL == 7 * 24 * 3600
+def test_leftovers_are_kept_for_a_week(root: Path, folder: RepoFolder) -> None:
+    for name, days in (("young", 6.9), ("old", 7.1)):
+        with folder.partial(file(name), Cancel()) as partial:
+            partial.write(name.encode())
+        [path] = [path for path in state(root) if path.read_bytes() == name.encode()]
+        os.utime(path, (time.time() - days * 24 * 3600,) * 2)
+    assert sweep(root) == 1
+    assert [path.read_bytes() for path in state(root)] == [b"young"]
 
 
 KILLED = """

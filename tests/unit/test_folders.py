@@ -1,0 +1,59 @@
+"""A worker's own output folder, whose disk may come and go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distributed_downloader.config import AppConfig
+from distributed_downloader.errors import LocalError
+from distributed_downloader.folders import Folders
+from distributed_downloader.models import JobSpec, RepoType
+from distributed_downloader.storage.place import make_place
+
+SPEC = JobSpec(
+    endpoint="https://hub.example",
+    repo_type=RepoType.MODEL,
+    repo_id="org/model",
+    revision="main",
+    commit="a" * 40,
+)
+
+
+def folders_in(own: Path) -> Folders:
+    return Folders(AppConfig.model_validate({"app": {"output_dir": str(own)}}))
+
+
+def test_it_is_made_at_first(tmp_path: Path) -> None:
+    folders = folders_in(tmp_path / "own")
+    assert folders.own_id
+    assert folders.output(SPEC) == tmp_path / "own"
+    assert folders.place(SPEC) == folders.own_id
+
+
+def test_nothing_is_written_where_its_disk_was_mounted(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    folders = folders_in(own)
+    known = folders.own_id
+    own.rename(tmp_path / "unmounted")
+    own.mkdir()
+    with pytest.raises(LocalError, match="mount its disk again"):
+        folders.output(SPEC)
+    assert list(own.iterdir()) == []
+    own.rmdir()
+    (tmp_path / "unmounted").rename(own)
+    assert folders.output(SPEC) == own
+    assert folders.own_id == known
+
+
+def test_it_may_be_another_disk_from_now_on(tmp_path: Path) -> None:
+    """A worker that started before its disk was mounted has made a folder below it."""
+    own = tmp_path / "own"
+    folders = folders_in(own)
+    before = folders.own_id
+    own.rename(tmp_path / "below")
+    own.mkdir()
+    mounted = make_place(own, create_root=False)
+    assert folders.output(SPEC) == own
+    assert folders.own_id == folders.place(SPEC) == mounted != before
