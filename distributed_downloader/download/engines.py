@@ -19,6 +19,7 @@ from distributed_downloader.errors import (
     TransientError,
     UnfitError,
 )
+from distributed_downloader.imports import whole_imports
 from distributed_downloader.ssl_config import HttpClient
 from distributed_downloader.storage.partial import Partial
 
@@ -89,13 +90,14 @@ class Engines:
 
     def _make(self, name: str) -> Engine:
         """Import late, because both libraries are slow to import and most workers never need them."""
-        if name == "xet":
-            from distributed_downloader.download.xet import XetEngine  # noqa: PLC0415
+        with whole_imports():
+            if name == "xet":
+                from distributed_downloader.download.xet import XetEngine  # noqa: PLC0415
 
-            return XetEngine(self._settings, self._http)
-        from distributed_downloader.download.hub import HubEngine  # noqa: PLC0415
+                return XetEngine(self._settings, self._http)
+            from distributed_downloader.download.hub import HubEngine  # noqa: PLC0415
 
-        return HubEngine(self._settings)
+            return HubEngine(self._settings, self._http.inner)
 
 
 def _attempt(engine: Engine, context: Context) -> TransferError | None:
