@@ -45,6 +45,20 @@ def hub_address(url: str) -> str:
     return url
 
 
+def host_glob(glob: str) -> str:
+    """Return a glob of host names as it is; raises ValueError for anything else."""
+    if not re.fullmatch(r"[\w.*?-]{1,253}", glob, re.ASCII):
+        raise ValueError("must be host names without scheme, port and path, such as *.storage.example")
+    return glob
+
+
+def origin(url: str) -> str:
+    """Return `scheme://host:port` of a URL, with the port always there."""
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    return f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}"
+
+
 def folder(path: str) -> str:
     """Return a folder's absolute path, or "" for none; raises ValueError for anything else."""
     rooted = path.startswith("/") and not path.startswith("//")

@@ -12,10 +12,13 @@ from pathlib import Path
 
 from distributed_downloader.config import AppConfig
 from distributed_downloader.errors import RedisUnavailableError, TransferError
+from distributed_downloader.models import Token
 from distributed_downloader.nas_copiers import Copiers, Copy, Deliveries
 from distributed_downloader.nas_trouble import Troubles
 from distributed_downloader.outage import Outage
 from distributed_downloader.patience import Inquiry
+from distributed_downloader.queue_terms import Owed
+from distributed_downloader.rules import Rules
 from distributed_downloader.storage import sweep
 from distributed_downloader.storage.copying import sweep_copies
 from distributed_downloader.storage.place import read_place
@@ -33,6 +36,8 @@ _SILENT = 60.0
 _SLOW = 10.0
 #: Seconds for which all are held up by a folder that does not answer; after that, it is looked at beside.
 _MOMENT = 1.0
+#: Files of jobs that are not for this machine which one look passes over, on its way to others.
+_PASSED_OVER = 1000
 #: Seconds between two searches for what killed workers left on the NAS.
 _SWEEP = 24 * 3600.0
 
@@ -47,7 +52,7 @@ class NASAggregator:
     def __init__(
         self, config: AppConfig, owed: Deliveries, own_folder: Callable[[], str], outage: Outage
     ) -> None:
-        self._settings, self._owed = config.nas, owed
+        self._settings, self._owed, self._rules = config.nas, owed, Rules(config)
         self._nas = Path(config.nas.path)
         self._own, self._own_folder = Path(config.app.output_dir).expanduser().absolute(), own_folder
         self._outage = outage
@@ -64,6 +69,8 @@ class NASAggregator:
         #: The looks at the folders that owe files, any of which may hang.
         self._looks = Inquiry(_id_at)
         self._silent = False
+        #: Why files are left to others, as far as that was said.
+        self._told: set[str] = set()
         self._swept: float | None = None
         self._sweeper: threading.Thread | None = None
         #: Id of the NAS as it was last seen; "" if it is not there.
@@ -182,12 +189,15 @@ class NASAggregator:
         seen, slow = self._look_at(roots)
         if there and not (seen or slow) and self.idle:
             self._troubles.nas_works()  # nobody is troubled any more
+        if there and not roots:
+            self._troubles.nothing_is_owed()
         first = number % len(seen) if seen else 0  # a folder that owes much must not hide the others
         took = [self._take(folder, root) for folder, root in seen[first:] + seen[:first]]
         if there:
             self._outage.over()
         with self._news:
-            self._finished, self._owing, self._took = number, bool(seen or slow), any(took)
+            self._finished, self._took = number, True in took
+            self._owing = slow or took.count(None) < len(took)
             self._news.notify_all()
 
     def _look_at(self, roots: Sequence[tuple[str, Path]]) -> tuple[list[tuple[str, Path]], bool]:
@@ -247,17 +257,44 @@ class NASAggregator:
         here = {self.nas: self._nas, self._own_folder(): self._own}
         return ((folder, here.get(folder, Path(path))) for folder, path in folders.items())
 
-    def _take(self, folder: str, root: Path) -> bool:
-        """Take what is owed, as much as the threads can soon copy; while there is trouble, one to try."""
+    def _take(self, folder: str, root: Path) -> bool | None:
+        """Take what is owed, as much as the threads can soon copy; while there is trouble, one to try.
+
+        Returns whether there was any; None if all that could be had is not for this machine.
+        """
         limit = 1 if self._troubles.with_nas else 2 * self._settings.copy_threads
         room = limit - len(self._copiers.held)
         if room <= 0 or self._troubles.resting or self._standstill() or self._stopping.is_set():
             return False
-        ended_only = not self._settings.copy_after_download
-        taken = self._owed.take_owed(folder, room, _BUSY, ended_only=ended_only)
+        taken, passed_over = self._allowed(folder, room)
         for owed in taken:
             self._copiers.add(Copy(owed, folder, root))
-        return bool(taken)
+        return bool(taken) or (None if passed_over else False)
+
+    def _allowed(self, folder: str, room: int) -> tuple[list[Owed], bool]:
+        """Take up to `room` files of jobs that are for this machine; also return whether others were met.
+
+        Those go to the end of the line, where a machine that may have them finds them at once.
+        """
+        ended_only, taken = not self._settings.copy_after_download, list[Owed]()
+        passed_over = dict[Token, str]()
+        while len(taken) < room and len(passed_over) < _PASSED_OVER:
+            found = self._owed.take_owed(folder, room - len(taken), _BUSY, ended_only=ended_only)
+            objections = {owed.token: self._rules.objection(owed.spec) for owed in found}
+            taken += [owed for owed in found if not objections[owed.token]]
+            forbidden = {token: text for token, text in objections.items() if text}
+            self._owed.keep_owed(folder, forbidden, 0)
+            if not forbidden.keys() - passed_over.keys():
+                break  # there are none, or we have been all around
+            passed_over |= forbidden
+        self._tell_of(passed_over)
+        return taken, bool(passed_over)
+
+    def _tell_of(self, passed_over: Mapping[Token, str]) -> None:
+        """Say why files are left to others, each reason once."""
+        for reason in sorted(set(passed_over.values()) - self._told):
+            log.warning("NAS: %s on this machine, so the job's files are left to others", reason)
+            self._told.add(reason)
 
     # -- the keeper: says that we still have what we took -----------------------------------------
 

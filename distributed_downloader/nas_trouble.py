@@ -94,9 +94,14 @@ class Troubles:
             return self._note(key, "", SHORTEST)
 
     def nas_works(self) -> None:
-        """The NAS took a file, or nobody wants anything of it."""
+        """The NAS took a file."""
         with self._lock:
             self._end()
+
+    def nothing_is_owed(self) -> None:
+        """What could not be delivered from here was by others, or its job is gone."""
+        with self._lock:
+            self._files.clear()
 
     def file_failed(self, key: Key, path: str, reason: str, *, damaged: bool = False) -> float:
         """Take note of a file that cannot be delivered; return the seconds until the next try.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 import socket
 import unicodedata
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
 
@@ -61,6 +63,12 @@ def depth_of(address: str) -> Depth:
     return Depth.PUBLIC
 
 
+def has_plain_host(url: str) -> bool:
+    """Return whether all who read a URL find the same host in it: some take `\\` for `/`, or decode `%`."""
+    netloc = urlsplit(url).netloc
+    return "\\" not in netloc and "%" not in netloc.rpartition("@")[2]
+
+
 def spelled_depth(url: str) -> Depth:
     """Return how far in the host of a URL lies, as far as its spelling tells: PUBLIC for most names."""
     host = unicodedata.normalize("NFKC", urlsplit(url).hostname or "").rstrip(".")
@@ -82,6 +90,26 @@ def resolved_depth(url: str) -> Depth:
     return max((depth_of(str(entry[4][0])) for entry in found), default=Depth.PUBLIC)
 
 
+class InnerHosts:
+    """The hosts of which the user says that they may lie in a private network, whichever hub leads there.
+
+    Never on this machine or its link: nobody's storage lies there, and a cloud's secrets do.
+    """
+
+    def __init__(self, globs: Iterable[str] = ()) -> None:
+        """`globs`: of host names, without scheme and port; their case means nothing."""
+        self._globs = tuple(glob.lower() for glob in globs)
+
+    def limit(self, url: str, depth: Depth) -> Depth:
+        """Return how far in the host of a URL may lie, where a hub that lies `depth` deep leads there."""
+        host = (urlsplit(url).hostname or "").rstrip(".")
+        listed = any(fnmatchcase(host, glob) for glob in self._globs)
+        return max(depth, Depth.PRIVATE) if listed else depth
+
+
+NO_HOSTS = InnerHosts()
+
+
 def refuse_spelled(url: str, limit: Depth) -> None:
     """Raise RefusedError for an address that by its spelling lies further in than `limit`."""
     if (depth := spelled_depth(url)) > limit:
@@ -95,9 +123,10 @@ def refuse_connected(host: str, depth: Depth, limit: Depth) -> None:
 
 
 def _too_far(host: str, depth: Depth) -> str:
+    switch = "name it in [security] inner_hosts, " if depth is Depth.PRIVATE else ""
     return (
         f"{host}: is {_WORDS[depth]}, and the hub that leads there is not; that is not followed "
-        "(if it is right, use an endpoint there, or a proxy that reaches both)"
+        f"(if it is right, {switch}use an endpoint there, or a proxy that reaches both)"
     )
 
 

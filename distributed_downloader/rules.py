@@ -5,10 +5,12 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from os.path import normpath
 from pathlib import PurePosixPath
+from urllib.parse import urlsplit
 
+from distributed_downloader.checks import origin
 from distributed_downloader.config import AppConfig
-from distributed_downloader.config.values import listed
-from distributed_downloader.models import JobSpec, RepoType
+from distributed_downloader.config.values import TYPES, listed
+from distributed_downloader.models import JobSpec
 
 #: Where nobody wants downloads; whoever writes there may own the machine.
 _SYSTEM = (
@@ -29,7 +31,6 @@ _SYSTEM = (
     *("/usr/local/bin", "/usr/local/lib", "/usr/local/sbin", "/var/spool/cron"),
     *("/private/etc", "/System", "/Library"),
 )
-_TYPES = tuple(f"{kind.value}s/" for kind in RepoType)
 
 
 class Rules:
@@ -56,7 +57,7 @@ class Rules:
         """Match globs: with a type in front they mean that type, else any."""
         name = f"{spec.repo_type.value}s/{spec.repo_id}"
         return not self._repos or any(
-            fnmatchcase(name if glob.startswith(_TYPES) else spec.repo_id, glob) for glob in self._repos
+            fnmatchcase(name if glob.startswith(TYPES) else spec.repo_id, glob) for glob in self._repos
         )
 
     def _has_folder(self, folder: PurePosixPath, repo_id: str) -> bool:
@@ -75,7 +76,5 @@ class Rules:
 
 
 def _same(endpoint: str) -> str:
-    """Return an address as it is compared: a slash at its end, and the host's case, mean nothing."""
-    scheme, _, rest = endpoint.rstrip("/").partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme.lower()}://{host.lower()}{slash}{path}"
+    """Return an address as it is compared: the usual port, a last slash, the host's case mean nothing."""
+    return origin(endpoint) + urlsplit(endpoint).path.rstrip("/")

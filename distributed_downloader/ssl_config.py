@@ -21,13 +21,22 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from distributed_downloader import __version__
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.connection import Connection, listening, network_error, new_manager, proxy_for
+from distributed_downloader.checks import origin
+from distributed_downloader.config.values import listed
+from distributed_downloader.connection import Connection, listening, new_manager, proxy_for, unanswered
 from distributed_downloader.errors import ConfigError, LocalError, NetworkError, RefusedError, ServerError
-from distributed_downloader.reach import Depth, refuse_spelled, spelled_depth
+from distributed_downloader.reach import (
+    NO_HOSTS,
+    Depth,
+    InnerHosts,
+    has_plain_host,
+    refuse_spelled,
+    spelled_depth,
+)
 from distributed_downloader.response import Response, redacted
 
 if TYPE_CHECKING:
-    from distributed_downloader.config import HuggingFaceConfig
+    from distributed_downloader.config import AppConfig, HuggingFaceConfig
 
 #: The hub itself; its token is good there whatever mirror is configured.
 HUB = "https://huggingface.co"
@@ -46,13 +55,6 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 # Its DEBUG lines hold signed addresses.
 logging.getLogger("urllib3").setLevel(logging.INFO)
-
-
-def origin(url: str) -> str:
-    """Return `scheme://host:port` of a URL, with the port always there."""
-    parts = urlsplit(url)
-    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
-    return f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}"
 
 
 def trusted_origins(settings: HuggingFaceConfig) -> frozenset[str]:
@@ -119,9 +121,12 @@ class HttpClient:
         self,
         settings: HuggingFaceConfig,
         *,
+        inner: InnerHosts = NO_HOSTS,
         connect_timeout: float = CONNECT_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
     ) -> None:
+        #: The hosts that may lie in a private network, whichever hub leads there.
+        self.inner = inner
         self._token = settings.token.get_secret_value()
         self._trusted = trusted_origins(settings)
         self._allow_downgrade = urlsplit(settings.endpoint).scheme == "http"
@@ -134,6 +139,11 @@ class HttpClient:
         self._managers: dict[tuple[str, ssl.SSLContext], urllib3.PoolManager] = {}
         #: Origin -> the proxy that the environment names for it.
         self._proxies = {origin(settings.endpoint): _endpoint_proxy(settings.endpoint)}
+
+    @classmethod
+    def of(cls, config: AppConfig) -> HttpClient:
+        """Return one as the settings of this machine want it."""
+        return cls(config.huggingface, inner=InnerHosts(listed(config.security.inner_hosts)))
 
     def trusts(self, url: str) -> bool:
         """Return whether the token may be sent there."""
@@ -179,8 +189,9 @@ class HttpClient:
 
     def _limit(self, url: str, asked: str, depth: Depth | None) -> Depth:
         """Return how far in the host of a URL may lie: as far as the hub, which lies where the user likes."""
-        chosen = depth is None or self.trusts(url) or origin(url) == asked
-        return Depth.HERE if chosen else depth or Depth.PUBLIC
+        if depth is None or self.trusts(url) or origin(url) == asked:
+            return Depth.HERE
+        return self.inner.limit(url, depth)
 
     def _next(self, url: str, target: str, limit: Depth) -> str:
         """Return where a redirect leads; raises RefusedError if we do not go there."""
@@ -240,7 +251,7 @@ class HttpClient:
                 )
         except (HTTPError, OSError) as error:
             request.cancel.check()
-            raise network_error(error, url) from error
+            raise unanswered(error, url) from error
 
     def _manager(self, url: str, tls: ssl.SSLContext) -> urllib3.PoolManager:
         """Return the connections for a URL: direct ones, or its proxy's."""
@@ -277,7 +288,8 @@ def _absolute(url: str, target: str) -> str:
     try:
         target = urljoin(url, target)
         parts = urlsplit(target)
-        usable = parts.port != 0 and (bool(parts.hostname) or parts.scheme not in ("http", "https"))
+        named = bool(parts.hostname) and has_plain_host(target)
+        usable = parts.port != 0 and (named or parts.scheme not in ("http", "https"))
     except ValueError:
         usable = False
     if not usable:

@@ -31,18 +31,27 @@ _DOWN_AFTER, _FAILOVER_TIMEOUT = 1500, 6000
 _AWAY = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
 
 
+def _listening(port: int, tls: Mapping[str, str]) -> dict[str, str]:
+    """Return the directives of a server that speaks TLS at `port`, to clients and to its kind; else none."""
+    return {**tls, "port": "0", "tls-port": str(port), "tls-replication": "yes"} if tls else {}
+
+
 class _Sentinel(Server):
     """One sentinel, which watches the master at `master_port`."""
 
     arguments = ("--sentinel",)
 
-    def __init__(self, binary: Binary, master_port: int, password: str, own_password: str) -> None:
-        super().__init__(binary, port=free_port())
+    def __init__(
+        self, binary: Binary, master_port: int, password: str, own_password: str, tls: Mapping[str, str]
+    ) -> None:
+        port = free_port()
+        super().__init__(binary, port=port, settings=_listening(port, tls))
         logins = {f"sentinel auth-pass {SERVICE}": password} if password else {}
         if own_password:
             logins |= {"requirepass": own_password, "sentinel sentinel-pass": own_password}
         self.settings = {
             **{key: self.settings[key] for key in ("port", "bind", "unixsocket", "dir", "logfile")},
+            **_listening(port, tls),
             f"sentinel monitor {SERVICE}": f"127.0.0.1 {master_port} {_QUORUM}",
             f"sentinel down-after-milliseconds {SERVICE}": str(_DOWN_AFTER),
             f"sentinel failover-timeout {SERVICE}": str(_FAILOVER_TIMEOUT),
@@ -54,7 +63,8 @@ class Sentinels:
     """The whole set-up; a context manager, ready when it is entered.
 
     `password` is that of master and replica, `sentinel_password` that of the sentinels; `settings` are
-    further redis.conf directives of master and replica.
+    further redis.conf directives of master and replica; `tls` the directives `tls-...` of all five, which
+    speak nothing else then.
     """
 
     def __init__(
@@ -64,17 +74,21 @@ class Sentinels:
         password: str = "",
         sentinel_password: str = "",
         settings: Mapping[str, str] | None = None,
+        tls: Mapping[str, str] | None = None,
     ) -> None:
         self._password, self._sentinel_password = password, sentinel_password
         logins = {"requirepass": password, "masterauth": password} if password else {}
         first, second = free_port(), free_port()
         common = {"repl-diskless-sync-delay": "0", **logins, **(settings or {})}
+        tls, follows = tls or {}, {"replicaof": f"127.0.0.1 {first}"}
         self._servers = [
-            Server(binary, port=first, settings=common),
-            Server(binary, port=second, settings={**common, "replicaof": f"127.0.0.1 {first}"}),
+            Server(binary, port=first, settings=common | _listening(first, tls)),
+            Server(binary, port=second, settings=common | follows | _listening(second, tls)),
         ]
         #: The sentinels' own processes, to be stopped and started like any `Server`.
-        self.sentinels = [_Sentinel(binary, first, password, sentinel_password) for _ in range(_SENTINELS)]
+        self.sentinels = [
+            _Sentinel(binary, first, password, sentinel_password, tls) for _ in range(_SENTINELS)
+        ]
         self._stack = ExitStack()
 
     @property
@@ -169,10 +183,12 @@ class Sentinels:
         return self.other(old)
 
     def __enter__(self) -> Sentinels:
-        for server in (*self._servers, *self.sentinels):
-            self._stack.callback(server.remove)
-            server.start()
-        until(lambda: all(map(self._knows_all, self.sentinels)), "the sentinels' finding each other")
+        with ExitStack() as started:
+            for server in (*self._servers, *self.sentinels):
+                started.callback(server.remove)
+                server.start()
+            until(lambda: all(map(self._knows_all, self.sentinels)), "the sentinels' finding each other")
+            self._stack = started.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:

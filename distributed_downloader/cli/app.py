@@ -109,7 +109,7 @@ class App:
         from distributed_downloader.hub import Hub
         from distributed_downloader.ssl_config import HttpClient
 
-        return Hub(HttpClient(self.config.huggingface), self.config.huggingface.endpoint)
+        return Hub(HttpClient.of(self.config), self.config.huggingface.endpoint)
 
     @cached_property
     def rules(self) -> Rules:

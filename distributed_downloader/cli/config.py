@@ -70,7 +70,7 @@ def table(config: AppConfig, sources: dict[str, str]) -> list[Row]:
 
 def shown(name: str, value: str | int | SecretStr) -> str | int:
     """Return a value without what is secret in it."""
-    from distributed_downloader.config.sources import redact
+    from distributed_downloader.config.values import redact
 
     if isinstance(value, str | int):
         return value

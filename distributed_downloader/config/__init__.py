@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from distributed_downloader.config import file as ini
+from distributed_downloader.config.doubts import doubts
 from distributed_downloader.config.sections import (
     SECTIONS,
     AppConfig,
@@ -30,10 +31,9 @@ from distributed_downloader.config.sources import (
     Given,
     decided_by,
     login,
-    redact,
     settle_address,
 )
-from distributed_downloader.config.values import parse_bytes, parse_size, write_bytes
+from distributed_downloader.config.values import parse_bytes, parse_size, redact, write_bytes
 from distributed_downloader.errors import ConfigError
 
 __all__ = [
@@ -51,12 +51,6 @@ __all__ = [
     "parse_size",
     "write",
 ]
-
-
-_NOT_VERIFIED = (
-    "[huggingface] disable_ssl_verify is on: whoever sits between this machine and the hub can read the "
-    "token and change what is listed; naming your network's certificate in SSL_CERT_FILE is safer"
-)
 
 
 @dataclass(frozen=True)
@@ -135,8 +129,7 @@ class ConfigManager:
             config = AppConfig.model_validate(raw)
         except ValidationError as error:
             raise ConfigError("\n".join(_explain(given, detail) for detail in error.errors())) from None
-        if config.huggingface.disable_ssl_verify:
-            self.warnings.append(_NOT_VERIFIED)
+        self.warnings += doubts(config)
         return config
 
     def _given(self) -> dict[str, Given]:
@@ -204,9 +197,10 @@ def _explain(given: Mapping[str, Given], detail: ErrorDetails) -> str:
     setting, entry = SETTINGS[f"{section}.{key}"], given.get(f"{section}.{key}")
     allowed = setting.source.allowed
     why = str(detail["ctx"]["error"]) if detail["type"] == "value_error" else f"must be {allowed}"
-    if entry is None:  # then another key of the section asks for it
-        cause = next((other.source for name, other in given.items() if name.startswith(f"{section}.")), "")
-        return f"{cause}: [{section}] {key}: {why}"
+    if entry is None:  # then another key asks for it, and its source is the place to look at
+        asks = re.search(r"for \[(\w+)\] (\w+)", why)
+        cause = given.get(f"{asks[1]}.{asks[2]}") if asks else None
+        return f"{cause.source if cause else 'default'}: [{section}] {key}: {why}"
     shown = "" if setting.secret else f" = {redact(str(entry.value))!r}"
     commented = re.search(r"\s[#;]", str(entry.value)) and entry.rank == FILE
     hint = "; a comment needs a line of its own" if commented else ""

@@ -15,14 +15,23 @@ from urllib.parse import parse_qs
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from distributed_downloader.checks import folder, hub_address
+from distributed_downloader.checks import folder, host_glob, hub_address
 from distributed_downloader.config.sentinels import (
     SERVICE,
     is_sentinel_url,
     parse_sentinel_url,
     sentinel_addresses,
 )
-from distributed_downloader.config.values import LogLevel, Rate, Size, Switch, absolute, listed, split_url
+from distributed_downloader.config.values import (
+    LogLevel,
+    Rate,
+    Size,
+    Switch,
+    absolute,
+    each,
+    repo_glob,
+    split_url,
+)
 from distributed_downloader.models import Model
 
 MIB = 1 << 20
@@ -292,19 +301,31 @@ class SecuritySection(Model):
         "`[app] output_dir`; empty for all but the system's own folders.",
     )
 
+    inner_hosts: Annotated[str, From(allowed="globs of host names such as *.storage.example")] = Field(
+        default="",
+        description="Hosts to which a hub may lead though they lie in a private network and it does not, "
+        "such as `*.storage.example`; empty for none.",
+    )
+
+    @field_validator("allowed_repos")
+    @classmethod
+    def _globs(cls, text: str) -> str:
+        return each(text, repo_glob)
+
     @field_validator("allowed_endpoints")
     @classmethod
     def _hubs(cls, text: str) -> str:
-        for url in listed(text):
-            hub_address(url)
-        return text
+        return each(text, hub_address)
+
+    @field_validator("inner_hosts")
+    @classmethod
+    def _hosts(cls, text: str) -> str:
+        return each(text, host_glob)
 
     @field_validator("allowed_output_dirs")
     @classmethod
     def _folders(cls, text: str) -> str:
-        for path in listed(text):
-            folder(path)
-        return text
+        return each(text, folder)
 
 
 class AppConfig(Model):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,8 +92,3 @@ def _decided_by_address(url: str) -> set[str]:
     keys |= {key for key in ("username", "password") if key in query or getattr(parts, key)}
     in_path = parts.scheme != "unix" and parts.path.strip("/")
     return keys | {"db"} if in_path or "db" in query else keys
-
-
-def redact(text: str) -> str:
-    """Hide what may be secret in an address: user, password and query."""
-    return re.sub(r"\?.*", "?...", re.sub(r"//.*@", "//...@", text), flags=re.DOTALL)

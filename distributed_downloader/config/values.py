@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BeforeValidator, Field
 
+from distributed_downloader.models import RepoType
+
+#: What a repo's type looks like in front of its name.
+TYPES = tuple(f"{kind.value}s/" for kind in RepoType)
 _PREFIXES = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _BYTES = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(?:([kmgt])(i)?)?(b)?", re.IGNORECASE | re.ASCII)
 _PER_SECOND = re.compile(r"(?:/s|ps)$", re.IGNORECASE)
@@ -80,6 +85,29 @@ def absolute(text: str) -> str:
 def listed(text: str) -> tuple[str, ...]:
     """Return the words of a list that is written with commas."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def each(text: str, check: Callable[[str], object]) -> str:
+    """Return a list whose words all pass; raises ValueError that names the first that does not."""
+    for word in listed(text):
+        try:
+            check(word)
+        except ValueError as error:
+            shown = redact(word).encode(errors="replace").decode()  # pydantic takes no half of a character
+            raise ValueError(f"{shown} {error}") from None
+    return text
+
+
+def repo_glob(glob: str) -> None:
+    """Pass what some repo's name may match; raises ValueError for anything else."""
+    name = glob.split("/", 1)[1] if glob.startswith(TYPES) else glob
+    if not name or name.count("/") > 1 or name.strip("/") != name or re.search(r"[\s:]", name):
+        raise ValueError("matches no repo: it must be like org/*, org/name or datasets/org/*")
+
+
+def redact(text: str) -> str:
+    """Hide what may be secret in an address: user, password and query."""
+    return re.sub(r"\?.*", "?...", re.sub(r"//.*@", "//...@", text), flags=re.DOTALL)
 
 
 def split_url(url: str) -> SplitResult:

@@ -21,6 +21,7 @@ from distributed_downloader.download.hub_library import (
     try_to_load_from_cache,
 )
 from distributed_downloader.errors import CorruptError, EngineError, NetworkError, RangeError, TransferError
+from distributed_downloader.reach import NO_HOSTS, InnerHosts
 from distributed_downloader.storage.disk import disk_error
 from distributed_downloader.storage.partial import Partial
 
@@ -33,10 +34,10 @@ class HubEngine:
 
     name = "hub"
 
-    def __init__(self, settings: HuggingFaceConfig) -> None:
+    def __init__(self, settings: HuggingFaceConfig, inner: InnerHosts = NO_HOSTS) -> None:
         self._token = settings.token.get_secret_value()
         self._cache_dir = settings.cache_dir
-        self._client = HubClient(settings)
+        self._client = HubClient(settings, inner)
         set_client_factory(lambda: self._client)
 
     def fetch(self, context: Context) -> None:

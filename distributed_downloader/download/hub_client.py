@@ -17,16 +17,33 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
+from distributed_downloader.checks import origin
 from distributed_downloader.connection import proxy_for
 from distributed_downloader.download.answer import check_commit, refuse_compressed
 from distributed_downloader.download.engine import Context
 from distributed_downloader.download.hub_library import httpx
 from distributed_downloader.download.watch import Patience, Watch
-from distributed_downloader.errors import CorruptError, EngineError, LocalError, NetworkError, RefusedError
+from distributed_downloader.errors import (
+    CorruptError,
+    EngineError,
+    LocalError,
+    NetworkError,
+    NoAnswerError,
+    NoConnectionError,
+    RefusedError,
+)
 from distributed_downloader.hub import problem
-from distributed_downloader.reach import Depth, depth_of, refuse_connected, refuse_spelled, spelled_depth
+from distributed_downloader.reach import (
+    NO_HOSTS,
+    Depth,
+    InnerHosts,
+    depth_of,
+    refuse_connected,
+    refuse_spelled,
+    spelled_depth,
+)
 from distributed_downloader.response import redacted
-from distributed_downloader.ssl_config import origin, tls_context, trusted_origins
+from distributed_downloader.ssl_config import tls_context, trusted_origins
 
 if TYPE_CHECKING:
     from distributed_downloader.config import HuggingFaceConfig
@@ -62,7 +79,8 @@ class _Answer:
 class HubClient(httpx.Client):
     """One for all threads and for good: the library closes its client under other threads' downloads."""
 
-    def __init__(self, settings: HuggingFaceConfig) -> None:
+    def __init__(self, settings: HuggingFaceConfig, inner: InnerHosts = NO_HOSTS) -> None:
+        self._inner = inner
         self._trusted = trusted_origins(settings)
         self._allow_downgrade = urlsplit(settings.endpoint).scheme == "http"
         hooks: dict[str, list[Callable[..., Any]]] = {
@@ -94,7 +112,7 @@ class HubClient(httpx.Client):
             response = self._send(request, context, options)
         except httpx.TransportError as error:
             context.cancel.check()
-            raise NetworkError(f"{request.url.host}: {type(error).__name__}: {error}") from error
+            raise _network_error(error, request) from error
         if response.status_code >= 400:
             response.close()
             raise problem(self._answer(response, context), context.task.file.path)
@@ -145,9 +163,10 @@ class HubClient(httpx.Client):
         if context is None or self._chosen(url, context):
             return
         request.headers["Connection"] = "close"  # a kept one would not be looked at again
-        refuse_spelled(url, _current.depth)
+        limit = self._inner.limit(url, _current.depth)
+        refuse_spelled(url, limit)
         if not proxy_for(url):
-            look = partial(_refuse_connected, request.url.host, _current.depth)
+            look = partial(_refuse_connected, request.url.host, limit)
             request.extensions = {**request.extensions, "trace": look}
 
     def _learn(self, response: httpx.Response) -> None:
@@ -220,6 +239,16 @@ class _Stream(httpx.SyncByteStream):
         if self._socket:
             with suppress(OSError):
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+def _network_error(error: httpx.TransportError, request: httpx.Request) -> NetworkError:
+    """Return our error for a request, or a redirect of it, that got no answer."""
+    with suppress(RuntimeError):  # what has no request of its own
+        request = error.request
+    text = f"{request.url.host}: {type(error).__name__}: {error}"
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
+        return NoConnectionError(text, origin(str(request.url)))
+    return NoAnswerError(text)
 
 
 def _refuse_connected(host: str, limit: Depth, event: str, info: Mapping[str, Any]) -> None:

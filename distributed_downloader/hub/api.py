@@ -75,14 +75,18 @@ class HubApi:
         return self._patiently(path, None, self.cancel, lambda response: existence(response, what))
 
     def _patiently(self, path: str, form: bytes | None, cancel: Cancel, read: Callable[[Response], T]) -> T:
-        spent = _Spent(self._patience)
+        spent, told = _Spent(self._patience), ""
         while True:
             cancel.check()
             try:
                 return self._once(path, form, cancel, read)
             except TransientError as error:
                 pause = spent.next_pause(error, self._limit())
-                log.warning("%s; trying again in %.1f s", error, pause)
+                if str(error) == told:
+                    log.info("no change; trying again in %.1f s", pause)
+                else:
+                    log.warning("%s; trying again in %.1f s", error, pause)
+                told = str(error)
                 cancel.wait(pause)
 
     def _limit(self) -> float:

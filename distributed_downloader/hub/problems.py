@@ -102,7 +102,7 @@ def _unauthorized(response: Response, what: str) -> TransferError:
         return _missing(response, what)
     if response.sent_token:
         return AccessError(
-            f"{what}: {_who(response)} refuses the token{_said(response)}: it is wrong or expired"
+            f"{what}: {_who(response)} refuses the token{_said(response)}: it is wrong or expired; {LOG_IN}"
         )
     return AccessError(f"{what}: it does not exist, or needs a token{_said(response)}; {LOG_IN}")
 
@@ -129,7 +129,7 @@ def _gated(response: Response, what: str) -> TransferError:
 
 
 def _missing(response: Response, what: str) -> TransferError:
-    text = _MISSING.get(_code(response), "the hub does not have it")
+    text = _MISSING.get(_code(response), "the hub does not have it; a mirror may lack what others have")
     hint = "" if response.sent_token else f"; if it is private, {LOG_IN}"
     return NotFoundError(f"{what}: {text} ({_who(response)}, {response.status}){hint}")
 

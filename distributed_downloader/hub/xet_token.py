@@ -14,7 +14,14 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError
 from distributed_downloader.connection import proxy_for
 from distributed_downloader.errors import EngineError, NotFoundError, RefusedError, ServerError
 from distributed_downloader.hub.problems import problem
-from distributed_downloader.reach import Depth, refuse_connected, refuse_spelled, resolved_depth
+from distributed_downloader.reach import (
+    Depth,
+    InnerHosts,
+    has_plain_host,
+    refuse_connected,
+    refuse_spelled,
+    resolved_depth,
+)
 
 if TYPE_CHECKING:
     from distributed_downloader.cancel import Cancel
@@ -120,7 +127,7 @@ class XetTokens:
             access = XetAccess.model_validate(answer)
         except ValidationError:  # not its cause: it shows the token
             raise ServerError(f"{what}: {spec.endpoint} answers with something that is no token") from None
-        _check_address(access.url, spec, response.depth)
+        _check_address(access.url, spec, self._http.inner, response.depth)
         return access
 
 
@@ -133,7 +140,7 @@ def _fresh(access: XetAccess) -> bool:
     return access.expires - time.time() > MARGIN
 
 
-def _check_address(url: str, spec: JobSpec, limit: Depth) -> None:
+def _check_address(url: str, spec: JobSpec, inner: InnerHosts, depth: Depth) -> None:
     """Raise RefusedError unless it leads to a server, and over TLS if the hub is asked over TLS.
 
     Raises NetworkError if its name leads further in than the hub lies: hf_xet would look at no address.
@@ -146,8 +153,9 @@ def _check_address(url: str, spec: JobSpec, limit: Depth) -> None:
         raise RefusedError(f"{spec.endpoint}: its Xet storage has a {scheme}: address; that is not followed")
     if scheme == "http" and urlsplit(spec.endpoint).scheme == "https":
         raise RefusedError(f"{spec.endpoint}: its Xet storage is not on https; that is not followed")
-    if not host:
+    if not host or not has_plain_host(url):
         raise RefusedError(f"{spec.endpoint}: its Xet storage has no address; that is not followed")
+    limit = inner.limit(url, depth)
     refuse_spelled(url, limit)
     if not proxy_for(url):
         refuse_connected(host, resolved_depth(url), limit)

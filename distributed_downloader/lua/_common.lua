@@ -117,6 +117,9 @@ local function renew(token) return mint(split(token)) end
 local function add(hash, field, n)
   local reply = redis.pcall('HINCRBY', hash, field, n)
   if type(reply) ~= 'table' then return reply end
+  if not (string.find(reply.err, 'not an integer') or string.find(reply.err, 'overflow')) then
+    return redis.call('HINCRBY', hash, field, n)   -- the memory is full, say: the script ends with that error
+  end
   poison(hash .. ' ' .. field .. ': ' .. tostring(redis.call('HGET', hash, field)))
   redis.call('HSET', hash, field, n)
   return n

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import socket
 from typing import Any
 
 import pytest
 
+from distributed_downloader import ssl_config
+from distributed_downloader.download import hub_client
 from tests.net.conftest import _own_network, bench, repo, source
 
 __all__ = ["_own_network", "bench", "repo", "source"]
 
 _ask = socket.getaddrinfo
+
+
+#: No test here speaks TLS, and to read the certificates for each client costs more than most tests do.
+_tls_context = functools.cache(ssl_config.tls_context)
+
+
+@pytest.fixture(autouse=True)
+def _certificates_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (ssl_config, hub_client):
+        monkeypatch.setattr(module, "tls_context", _tls_context)
 
 
 @pytest.fixture(autouse=True)

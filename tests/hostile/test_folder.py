@@ -242,13 +242,22 @@ def test_nothing_odd_holds_us_or_crashes_us(site: Site, kind: str, where: str) -
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_odd_among_leftovers_holds_a_sweep(site: Site, kind: str) -> None:
+    """A sweep ends, takes what is old and ours, and leaves what we never made."""
+    names = {"x.part", "x.part.staging", "x.split", "x.records", "~0123456789ab"}
     for parts in (("partial",), ("repos",), ()):
         site.state(*parts).mkdir(parents=True, exist_ok=True)
-        for name in ("x.part", "x.part.staging", "x.split", "x.records", "~0123456789ab"):
+        for name in names:
             KINDS[kind](site.state(*parts, name))
             os.utime(site.state(*parts, name), (OLD, OLD), follow_symlinks=False)
-    with suppress(TransferError):
+    before, is_file = site.seen(), site.state("x.part").is_file()
+    for _ in range(2):  # for a staging folder goes when its partial has gone
         sweep(site.root)
+    assert site.seen() == before
+    stays = set() if is_file else {"x.part", "x.part.staging", "~0123456789ab"}
+    assert {path.name for path in site.state("partial").iterdir()} == stays
+    for parts in (("repos",), ()):
+        left = {path.name for path in site.state(*parts).iterdir()} - {"partial", "repos"}
+        assert left == (names - {"~0123456789ab"} if is_file else names)
 
 
 # -- a link that comes at the worst moment ------------------------------------------------------------

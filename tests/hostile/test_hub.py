@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -39,7 +39,16 @@ from distributed_downloader.storage.partial import Partial
 from tests.hostile.endless import Endless
 from tests.hub.faults import Header, also_listed
 from tests.net.kit import Bench, RangeSink, RawServer, Say, reply
-from tests.unit.fake_http import COMMIT, FakeHttp, FakeResponse, Sent, file_entry, hub_over, tree_page
+from tests.unit.fake_http import (
+    COMMIT,
+    FakeHttp,
+    FakeResponse,
+    Sent,
+    file_entry,
+    hub_over,
+    in_turn,
+    tree_page,
+)
 
 OWN = ".hf-downloader"
 
@@ -420,8 +429,17 @@ def test_a_listing_without_an_end(kind: str, monkeypatch: pytest.MonkeyPatch) ->
     assert len(http.sent) <= 2001
 
 
-def test_the_longest_listing_is_longer_than_any_repo() -> None:
-    assert lister.MOST_ENTRIES == 10_000_000
+@pytest.mark.parametrize(("limit", "enough"), [("MOST_ENTRIES", 30), ("MOST_NAMES", 15)])
+def test_a_listing_that_just_ends_in_time_is_read(
+    limit: str, enough: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three pages, each of which counts for ten entries at least, with a name of five bytes."""
+    listing = [tree_page([file_entry(f"a/{n}/b")], f"cursor={n}" if n < 3 else "") for n in (1, 2, 3)]
+    for most, error in ((enough, False), (enough - 1, True)):
+        monkeypatch.setattr(lister, limit, most)
+        pages = hub_over(in_turn(*listing)).pages(RepoType.MODEL, "org/name", COMMIT)
+        with pytest.raises(RefusedError, match="is read no further") if error else nullcontext():
+            assert [file.path for page in pages for file in page] == ["a/1/b", "a/2/b", "a/3/b"]
 
 
 #: `Link` headers that lead nowhere good; no request may leave for another host.

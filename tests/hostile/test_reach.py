@@ -5,19 +5,22 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from distributed_downloader import connection, reach
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.config import HuggingFaceConfig
+from distributed_downloader.cli.app import App
+from distributed_downloader.config import AppConfig, HuggingFaceConfig
 from distributed_downloader.download import hub_client
+from distributed_downloader.download.downloader import Downloader
 from distributed_downloader.download.hub import HubEngine
-from distributed_downloader.errors import NetworkError, RefusedError, TransferError
+from distributed_downloader.errors import NetworkError, RefusedError, ServerError, TransferError
 from distributed_downloader.hub.xet_token import XetTokens
 from distributed_downloader.models import JobSpec, RepoType
-from distributed_downloader.reach import Depth, depth_of, resolved_depth, spelled_depth
+from distributed_downloader.reach import Depth, InnerHosts, depth_of, resolved_depth, spelled_depth
 from distributed_downloader.ssl_config import HttpClient
 from tests.hub.proxy import ForwardProxy
 from tests.net.kit import Bench, RawServer, Say, reply
@@ -144,6 +147,17 @@ def test_a_hub_behind_a_proxy_does_not_lead_inside(
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         monkeypatch.setenv("NO_PROXY", exempt)
         with pytest.raises(RefusedError, match="and the hub that leads there is not"):
+            get(client("http://hub.test"), "http://hub.test/")
+        assert proxy.targets() == ["http://hub.test/"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1\\@cdn.test", "127.0.0.1:1\\.cdn.test", "%31%32%37.0.0.1"])
+def test_a_host_that_some_read_otherwise_is_none(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is judged and what a proxy connects to could differ."""
+    with RawServer(redirected(f"http://{host}/x")) as hub, ForwardProxy() as proxy:
+        proxy.hosts["hub.test:80"] = ("127.0.0.1", port_of(hub))
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        with pytest.raises(ServerError, match="something that is no address"):
             get(client("http://hub.test"), "http://hub.test/")
         assert proxy.targets() == ["http://hub.test/"]
 
@@ -287,6 +301,89 @@ def test_where_the_token_goes_the_user_has_chosen(world: World) -> None:
             assert get(http, f"http://hub.test:{other.port}/") == b"x"
 
 
+# -- hosts that the user lists ------------------------------------------------------------------------
+
+STORAGE = InnerHosts(["*.Storage.test", "10.1.2.?"])
+
+
+@pytest.mark.parametrize(
+    ("url", "limit"),
+    [
+        ("https://a.storage.test/x", PRIVATE),
+        ("https://A.B.STORAGE.TEST:9000/x?y", PRIVATE),
+        ("https://user@a.storage.test./", PRIVATE),
+        ("http://10.1.2.3/", PRIVATE),
+        ("https://storage.test/", PUBLIC),
+        ("https://a.storage.test.evil.test/", PUBLIC),
+        ("https://evil.test/a.storage.test", PUBLIC),
+        ("https://a.storage.test@evil.test/", PUBLIC),
+        ("http://10.1.2.30/", PUBLIC),
+        ("", PUBLIC),
+    ],
+)
+def test_listed_hosts_may_lie_in_a_private_network(url: str, limit: Depth) -> None:
+    assert STORAGE.limit(url, PUBLIC) is limit
+    assert STORAGE.limit(url, HERE) is HERE
+    assert InnerHosts().limit(url, PUBLIC) is PUBLIC
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "advice"),
+    [("127.0.0.2", None, ""), ("127.0.0.3", NetworkError, r"is right, use an endpoint there")],
+)
+def test_a_listed_name_leads_into_a_private_network_and_no_further(
+    world: World, target: str, error: type[TransferError] | None, advice: str
+) -> None:
+    world.names = {"hub.test": ["127.0.0.1"], "a.storage.test": [target]}
+    with At(target, reply(b"x")) as cdn, At("127.0.0.1", b"") as hub:
+        hub.says = [redirected(f"http://a.storage.test:{cdn.port}/x")]
+        url = f"http://hub.test:{hub.port}"
+        http = HttpClient(HuggingFaceConfig.model_validate({"endpoint": url}), inner=STORAGE)
+        if error is None:
+            assert get(http, url) == b"x"
+            return
+        with pytest.raises(error, match=advice):
+            get(http, url)
+        assert cdn.heads == []
+
+
+def test_the_switch_is_named_where_it_helps(world: World) -> None:
+    world.names = {"hub.test": ["127.0.0.1"], "cdn.test": ["127.0.0.2"]}
+    with At("127.0.0.2", reply(b"x")) as cdn, At("127.0.0.1", b"") as hub:
+        hub.says = [redirected(f"http://cdn.test:{cdn.port}/x")]
+        with pytest.raises(NetworkError, match=r"cdn\.test: .* name it in \[security\] inner_hosts"):
+            get(client(f"http://hub.test:{hub.port}"), f"http://hub.test:{hub.port}/")
+
+
+def test_the_settings_reach_every_engine(world: World, bench: Bench) -> None:
+    """A worker and a master, as they are put together from their settings."""
+    world.names = {"hub.test": ["127.0.0.1"], "cdn.test": ["127.0.0.2"]}
+    file, commit = bench.file("small.json"), bench.spec().commit
+    body = reply(bench.content("small.json"))
+    with At("127.0.0.2", body, body, body, body) as cdn:
+        to = f"http://cdn.test:{cdn.port}/x"
+        way = reply(status="302 Found", Location=to, X_Repo_Commit=commit, X_Linked_Etag=str(file.git_sha1))
+        with At("127.0.0.1", way, way, way, way) as hub:
+            endpoint = f"http://hub.test:{hub.port}"
+            for engine in ("http", "hub"):
+                folder = bench.out / engine
+                config = AppConfig.model_validate(
+                    {
+                        "huggingface": {"endpoint": endpoint, "engine": engine},
+                        "app": {"output_dir": str(folder), "disk_reserve": 0},
+                        "security": {"inner_hosts": "cdn.*, *.nowhere"},
+                    }
+                )
+                with closing(Downloader(config)) as downloader:
+                    task = bench.task(file.path, spec=bench.spec(endpoint=endpoint))
+                    downloader.run(task, Cancel(), lambda _: None)
+                assert (folder / "org/name" / file.path).read_bytes() == bench.content(file.path)
+            app = App(None, {})
+            app.config = config
+            with app.hub._api._http.open("GET", f"{endpoint}/") as response:
+                assert response.url == to
+
+
 # -- the other engines --------------------------------------------------------------------------------
 
 
@@ -326,6 +423,8 @@ def test_the_library_is_not_led_inside(
     ("url", "error"),
     [
         ("http://127.0.0.3/", RefusedError),
+        ("http://127.0.0.3\\\\@public.test/", RefusedError),
+        ("http://%31%32%37.0.0.3/", RefusedError),
         ("http://cas.test/", NetworkError),
         ("http://private.test/", NetworkError),
         ("file:///etc/passwd", RefusedError),
@@ -338,15 +437,34 @@ def test_the_library_is_not_led_inside(
     ],
 )
 def test_xet_storage_is_not_inside(world: World, url: str, error: type[TransferError]) -> None:
-    world.names = {"hub.test": ["127.0.0.1"], "cas.test": ["127.0.0.3"], "private.test": ["127.0.0.2"]}
+    with pytest.raises(error):
+        storage(world, url)
+
+
+def test_xet_storage_that_is_listed_may_lie_in_a_private_network(world: World) -> None:
+    assert storage(world, "http://private.test/", "private.*, cas.test") == "http://private.test/"
+    with pytest.raises(NetworkError):
+        storage(world, "http://cas.test/", "private.*, cas.test")
+
+
+def storage(world: World, url: str, listed: str = "") -> str:
+    """Return the storage's address, if a public hub that names it is believed."""
+    world.names = {
+        "hub.test": ["127.0.0.1"],
+        "public.test": ["127.0.0.1"],
+        "cas.test": ["127.0.0.3"],
+        "private.test": ["127.0.0.2"],
+    }
     answer = f'{{"casUrl": "{url}", "accessToken": "x", "exp": 99999999999}}'.encode()
     with At("127.0.0.1", reply(answer)) as hub:
         endpoint = f"http://hub.test:{hub.port}"
+        config = AppConfig.model_validate(
+            {"huggingface": {"endpoint": endpoint}, "security": {"inner_hosts": listed}}
+        )
         spec = JobSpec(
             repo_type=RepoType.MODEL, repo_id="org/name", revision="main", commit=COMMIT, endpoint=endpoint
         )
-        with pytest.raises(error):
-            XetTokens(client(endpoint)).get(spec, Cancel())
+        return XetTokens(HttpClient.of(config)).get(spec, Cancel()).url
 
 
 # -- other ways to be led astray ----------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 
 from distributed_downloader import response as response_module
 from distributed_downloader.cancel import Cancel
+from distributed_downloader.checks import origin
 from distributed_downloader.config import HuggingFaceConfig
 from distributed_downloader.connection import Connection
 from distributed_downloader.errors import (
@@ -26,7 +27,7 @@ from distributed_downloader.errors import (
     TransferError,
 )
 from distributed_downloader.response import redacted
-from distributed_downloader.ssl_config import HttpClient, origin, tls_context
+from distributed_downloader.ssl_config import HttpClient, tls_context
 from tests.hub.proxy import ForwardProxy
 from tests.hub.tls import Certificate, self_signed
 from tests.net.kit import LONG, RawServer, Say, in_thread, reply
@@ -501,6 +502,24 @@ def test_an_unknown_certificate_is_refused(secure: RawServer) -> None:
         get(client(secure.url), secure.url)
     assert "SSL_CERT_FILE" in str(caught.value)
     assert secure.heads == []
+
+
+def test_a_server_without_tls_is_told_as_that() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            line, _ = listener.accept()
+            with line:
+                line.recv(1024)
+                line.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(NetworkError, match=r"the server there speaks no TLS; is it http://\?") as caught:
+            get(client(url), url)
+        answering.join()
+    assert "SSL_CERT_FILE" not in str(caught.value)
 
 
 def test_disable_ssl_verify_accepts_it_without_a_warning(

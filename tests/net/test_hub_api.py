@@ -28,7 +28,7 @@ from distributed_downloader.local_hub.repo import LocalRepo
 from distributed_downloader.master import JobRequest, prepare
 from distributed_downloader.models import RepoFile, RepoType
 from distributed_downloader.plan import Plan
-from distributed_downloader.ssl_config import HttpClient
+from distributed_downloader.ssl_config import READ_TIMEOUT, HttpClient
 from tests.hub import sample
 from tests.hub.faults import (
     CursorLoop,
@@ -87,9 +87,11 @@ def hub(folder: Path, tmp_path: Path) -> Iterator[FaultyHub]:
         yield hub
 
 
-def client(hub: FaultyHub, token: str = "", patience: Patience = HASTY, **timeouts: float) -> Hub:
+def client(
+    hub: FaultyHub, token: str = "", patience: Patience = HASTY, read_timeout: float = READ_TIMEOUT
+) -> Hub:
     settings = HuggingFaceConfig(endpoint=hub.endpoint, token=SecretStr(token))
-    return Hub(HttpClient(settings, **timeouts), hub.endpoint, patience)
+    return Hub(HttpClient(settings, read_timeout=read_timeout), hub.endpoint, patience)
 
 
 def listed(hub: Hub, repo: str = "org/name", kind: RepoType = MODEL) -> list[RepoFile]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,10 @@ def test_repos(globs: str, repo_type: str, repo_id: str, allowed: bool) -> None:
     [
         ("https://huggingface.co", True),
         ("https://HuggingFace.co/", True),
+        ("https://huggingface.co:443", True),
+        ("HTTPS://huggingface.co:443/", True),
+        ("https://huggingface.co:80", False),
+        ("https://mirror.test:443/hf", True),
         ("http://huggingface.co", False),
         ("https://huggingface.co:444", False),
         ("https://huggingface.co.evil.test", False),
@@ -103,19 +108,57 @@ def test_the_repos_name_is_part_of_where_its_files_go() -> None:
     assert allows(rules(), output_dir="/usr", repo_id="org/name")
 
 
+#: What stands before the bad entry of each.
+GOOD = {
+    "allowed_repos": "org/*",
+    "allowed_endpoints": "https://huggingface.co",
+    "allowed_output_dirs": "/data",
+    "inner_hosts": "*.example",
+}
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
+        ("allowed_repos", "/org/*"),
+        ("allowed_repos", "org/"),
+        ("allowed_repos", "datasets/"),
+        ("allowed_repos", "org/name/config.json"),
+        ("allowed_repos", "https://huggingface.co/org/*"),
+        ("allowed_repos", "org/a org/b"),
         ("allowed_endpoints", "huggingface.co"),
         ("allowed_output_dirs", "data"),
         ("allowed_output_dirs", "/a/.."),
+        ("inner_hosts", "https://storage.example"),
+        ("inner_hosts", "storage.example:9000"),
+        ("inner_hosts", "storage.example/bucket"),
+        ("inner_hosts", "[::1]"),
     ],
 )
 def test_a_rule_that_is_none_is_refused(tmp_path: Path, key: str, value: str) -> None:
     file = tmp_path / "config.ini"
-    file.write_text(f"[security]\n{key} = {value}\n")
-    with pytest.raises(ConfigError, match=rf"\[security\] {key}"):
+    file.write_text(f"[security]\n{key} = {GOOD[key]}, {value}\n")
+    with pytest.raises(ConfigError, match=rf"\[security\] {key} = .*: {re.escape(value)} "):
         ConfigManager(file, environ={}).load()
+
+
+@pytest.mark.parametrize(
+    ("globs", "warned"),
+    [
+        (
+            "org",
+            "org allows only a repo of just that name, and none of that organisation; for these write org/*",
+        ),
+        ("a/*, datasets/org", "for these write datasets/org/*"),
+        ("org/*, models/*, bert-*, org/name, *", ""),
+    ],
+)
+def test_a_rule_that_is_hardly_meant_is_a_warning(tmp_path: Path, globs: str, warned: str) -> None:
+    file = tmp_path / "config.ini"
+    file.write_text(f"[security]\nallowed_repos = {globs}\n")
+    manager = ConfigManager(file, environ={})
+    manager.load()
+    assert [warning.endswith(warned) for warning in manager.warnings] == [True] * bool(warned)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +188,7 @@ def test_a_worker_leaves_a_job_that_is_not_for_it_to_others(machine: Machine, hu
     machine.worker(machine.config(security={"allowed_repos": "else/*"}), "strict")
     until(lambda: machine.view.job(forbidden).blocked)
     assert "allowed_repos has no models/org/name" in machine.view.job(forbidden).blocked
+    until(lambda: "allowed_repos has no models/org/name" in machine.view.workers()[0].trouble)
     allowed = machine.job(machine.spec(repo_id="else/name"))
     machine.assert_done(allowed, machine.out / "else/name")
     assert {record.request.repo for record in hub.log.records()} == {"models/else/name"}

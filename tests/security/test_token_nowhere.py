@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,7 @@ from distributed_downloader.demo import Demo
 from distributed_downloader.download.engine import Engine
 from distributed_downloader.download.hub import HubEngine
 from distributed_downloader.download.xet import XetEngine
-from distributed_downloader.errors import RedisUnavailableError
+from distributed_downloader.errors import NetworkError, RedisUnavailableError
 from distributed_downloader.local_hub.repo import LocalRepo
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.ssl_config import HttpClient
@@ -37,6 +38,7 @@ from tests.hub.faults import (
 )
 from tests.hub.faulty import FaultyHub
 from tests.hub.proxy import ForwardProxy
+from tests.hub.tls import Certificate, self_signed
 from tests.hub.xet_hub import CAS_TOKEN, SIGNATURE, XetHub, XetStore
 from tests.net.kit import QUICK, Bench
 from tests.security.kit import FILES, TOKEN
@@ -59,10 +61,12 @@ def assert_free(of: Iterable[str], where: str, text: str) -> None:
 
 
 @pytest.fixture
-def everything(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
-    """Return what is logged, whichever library it comes from, as a user sees it who asks for DEBUG."""
+def everything(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[[], str]]:
+    """Return what is logged and printed, by whichever library, as a user sees it who asks for DEBUG."""
     with caplog.at_level(logging.DEBUG):
-        yield lambda: caplog.text
+        yield lambda: caplog.text + "".join(capfd.readouterr())
 
 
 def http_engine(bench: Bench) -> Engine:
@@ -118,6 +122,53 @@ def test_an_engine_tells_nobody(
     assert any(record.request.token == TOKEN for record in hub.log.records("resolve")), "the hub gets it"
 
 
+def _unknown(folder: Path, plain: str, monkeypatch: pytest.MonkeyPatch) -> Certificate:
+    return self_signed(folder)
+
+
+def _misnamed(folder: Path, plain: str, monkeypatch: pytest.MonkeyPatch) -> Certificate:
+    certificate = self_signed(folder, ("elsewhere.test",))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.cert))
+    return certificate
+
+
+def _no_tls(folder: Path, plain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Return no certificate: the server speaks plain HTTP."""
+
+
+def _proxy_without_tls(folder: Path, plain: str, monkeypatch: pytest.MonkeyPatch) -> Certificate:
+    monkeypatch.setenv("HTTPS_PROXY", f"https://me:{PROXY_PASSWORD}@{plain}")
+    return self_signed(folder)
+
+
+@pytest.mark.parametrize("trouble", [_unknown, _misnamed, _no_tls, _proxy_without_tls])
+@pytest.mark.parametrize("make", [http_engine, hub_engine, xet_engine])
+def test_tls_that_fails_tells_nobody(
+    bench: Bench,
+    make: Callable[[Bench], Engine],
+    trouble: Callable[[Path, str, pytest.MonkeyPatch], Certificate | None],
+    everything: Callable[[], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The error, with all that led to it, and what libraries log of a handshake at DEBUG."""
+    plain = bench.hub.endpoint.removeprefix("http://")
+    certificate = trouble(bench.out.parent, plain, monkeypatch)
+    tls = certificate.server() if certificate else None
+    with FaultyHub({"models/org/name": bench.source}, tls=tls, tokens=[TOKEN]) as hub:
+        hub_bench = Bench(hub, bench.source, bench.out)
+        endpoint = f"https://localhost:{hub.endpoint.rpartition(':')[2]}"
+        monkeypatch.setattr(hub_bench, "settings", partial(hub_bench.settings, endpoint=endpoint))
+        engine = make(hub_bench)
+        try:
+            fetched = hub_bench.fetch(BIG, engine=engine, spec=hub_bench.spec(endpoint=endpoint))
+        finally:
+            engine.close()
+        assert isinstance(fetched.error, NetworkError)
+        told = "".join(traceback.format_exception(fetched.error)) + repr(fetched.error)
+        assert_free(SECRETS, "what is said", told + everything())
+        assert hub.log.records() == []
+
+
 @pytest.mark.parametrize("make", [http_engine, hub_engine])
 def test_no_other_host_is_shown_it(
     bench: Bench, hub: FaultyHub, stranger: FaultyHub, make: Callable[[Bench], Engine]
@@ -145,24 +196,32 @@ def _xet_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_xet_folder")
 @pytest.mark.parametrize(
-    "faults", [[], [(Status(401), "token")], [(Status(403), "plan")], [(Status(500), "xorb")]]
+    ("faults", "tls_fails"),
+    [
+        ([], False),
+        ([], True),
+        ([(Status(401), "token")], False),
+        ([(Status(403), "plan")], False),
+        ([(Status(500), "xorb")], False),
+    ],
 )
 def test_xet_tells_nobody(
     tmp_path: Path,
     source: Path,
     faults: list[tuple[Fault, str]],
+    tls_fails: bool,
     everything: Callable[[], str],
-    capfd: pytest.CaptureFixture[str],
 ) -> None:
     store = XetStore(tmp_path / "cas")
     hashes = {BIG: store.upload(source / BIG)}
-    with XetHub({"models/org/name": LocalRepo(source)}, store=store, xet=hashes, tokens=[TOKEN]) as hub:
+    repos, tls = {"models/org/name": LocalRepo(source)}, self_signed(tmp_path).server() if tls_fails else None
+    with XetHub(repos, store=store, xet=hashes, tokens=[TOKEN], cas_tls=tls) as hub:
         for fault, route in faults:
             hub.on(fault, route=route, times=None)
         bench = Bench(hub, source, tmp_path / "out")
         fetched = bench.fetch(BIG, engine=xet_engine(bench))
-        assert bool(fetched.error) is bool(faults)
-        said = "".join(traceback.format_exception(fetched.error)) + everything() + "".join(capfd.readouterr())
+        assert bool(fetched.error) is (bool(faults) or tls_fails)
+        said = "".join(traceback.format_exception(fetched.error)) + everything()
         assert_free([TOKEN, CAS_TOKEN, SIGNATURE], "what is said", said)
         storage = [record for record in hub.log.records() if record.request.origin != "hub"]
         for record in storage:

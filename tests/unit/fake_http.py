@@ -11,6 +11,7 @@ from urllib3 import HTTPHeaderDict
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.hub import Hub, Patience
 from distributed_downloader.hub.api import HubApi
+from distributed_downloader.reach import InnerHosts
 from distributed_downloader.response import Response
 from distributed_downloader.ssl_config import HttpClient
 
@@ -58,6 +59,8 @@ Script = Callable[[Sent], FakeResponse | Exception]
 
 class FakeHttp:
     """Answers every request by calling `script`, and keeps what was sent."""
+
+    inner = InnerHosts()
 
     def __init__(self, script: Script) -> None:
         self._script = script

@@ -136,6 +136,7 @@ OTHER = {
     "security.allowed_repos": "org/*, datasets/org2/name",
     "security.allowed_endpoints": "https://huggingface.co, https://mirror.example/hf",
     "security.allowed_output_dirs": "/data, /mnt/nas",
+    "security.inner_hosts": "*.storage.example, minio.campus.example",
 }
 #: Settings that another one must go with.
 WITH = {
@@ -361,6 +362,31 @@ def test_home_that_is_unknown_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "expanduser", without_home)
     assert "no home folder" in refusal(env={"OUTPUT_DIR": "~/models"})
     assert load()[0] == AppConfig()
+
+
+def test_the_setting_that_asks_for_another_one_says_where_it_is() -> None:
+    message = refusal("[redis]\nport = 1\n", env={"REDIS_SENTINELS": "one"})
+    assert message.startswith("environment REDIS_SENTINELS: [redis] service: must be set, for")
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ("client_cert = ca.pem", "[redis] client_cert plays no part, for [redis] tls is off"),
+        (
+            "ca_certs = ca.pem\nurl = redis://one",
+            "[redis] ca_certs plays no part, for [redis] url begins with",
+        ),
+        ("ca_certs = ca.pem\ntls = on", ""),
+        ("ca_certs = ca.pem\nurl = rediss://one", ""),
+        ("ca_certs = ca.pem\nurl = unix:///one", ""),
+        ("tls = off", ""),
+    ],
+)
+def test_certificates_that_play_no_part_are_a_warning(text: str, warned: str) -> None:
+    Path("ca.pem").touch()
+    _, manager = load(f"[redis]\n{text}\n")
+    assert [warning[: len(warned)] for warning in manager.warnings] == [warned] * bool(warned)
 
 
 def test_certificates_are_files() -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from distributed_downloader.config import parse_bytes, parse_size
 from distributed_downloader.config.sentinels import SentinelUrl, parse_sentinel_url, sentinel_addresses
-from distributed_downloader.config.sources import decided_by, redact
-from distributed_downloader.config.values import write_bytes
+from distributed_downloader.config.sources import decided_by
+from distributed_downloader.config.values import redact, write_bytes
 
 
 @pytest.mark.parametrize(

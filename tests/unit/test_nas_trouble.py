@@ -126,6 +126,13 @@ def test_what_is_wrong_with_files_is_told(troubles: Troubles) -> None:
     assert troubles.text == ""
 
 
+def test_where_nothing_is_owed_nobody_is_troubled(troubles: Troubles) -> None:
+    troubles.file_failed((1, 2), "f", "f is gone", damaged=True)
+    troubles.nothing_is_owed()
+    assert troubles.text == ""
+    assert not troubles.is_damaged((1, 2))
+
+
 def test_one_bad_file_is_named(troubles: Troubles) -> None:
     troubles.file_failed((1, 2), "a/f", "internal error: oops")
     assert troubles.text == "a/f: internal error: oops"
