@@ -71,7 +71,7 @@ class Demo:
         """Fetch the sample repo with so many workers; raises DownloaderError if it fails."""
         with self._fleet(workers):
             job = self._view.job(self._queue(output))
-            with watch(self._console) as show:
+            with watch(self._console, alone=True) as show:
                 while not job.state.ended:
                     show(job, self._view.workers(), self._view.failures(job.id) if job.failed else [])
                     self._check_fleet()

@@ -7,6 +7,7 @@ import time
 
 from pydantic import BaseModel, ConfigDict
 
+from distributed_downloader.errors import RedisCutOffError, RedisFullError
 from distributed_downloader.outage_log import outage_log
 
 
@@ -27,6 +28,7 @@ class Outage:
 
     def __init__(self, address: str) -> None:
         self._address, self._log = address, outage_log(address)
+        self._noted = False
         self._since: float | None = None
         self._lock = threading.Lock()
         #: The last one that is over, if there was one.
@@ -34,28 +36,38 @@ class Outage:
 
     @property
     def noted(self) -> bool:
-        """Whether Redis is away, as far as we know."""
-        return self._since is not None
+        """Whether Redis is away, or refuses us, as far as we know."""
+        return self._noted
 
     def note(self, error: Exception) -> None:
-        """Say so, the first time."""
+        """Say so, the first time. A Redis that is only full is not away.
+
+        Nor need one be that cut off a wait: it was restarted, or somebody between forgot us. The next call
+        tells.
+        """
+        if isinstance(error, RedisCutOffError):
+            return
         with self._lock:
-            if self._since is None:
+            self._noted = True
+            if self._since is None and not isinstance(error, RedisFullError):
                 self._since = time.monotonic()
             self._log.away(self, error)
 
     def over(self) -> None:
         """Say how long it took, if there was one."""
         with self._lock:
+            if not self._noted:
+                return
+            self._noted = False
+            self._log.back(self)
             if self._since is not None:
                 seconds = time.monotonic() - self._since
-                self._log.back(self)
                 self.last = Absence(back_at=time.time(), seconds=seconds)
                 self._since = None
 
     def lost(self) -> None:
         """Take note that Redis, which answers again, has lost its data."""
-        was_away = self.noted
+        was_away = self._since is not None
         self.over()
         with self._lock:
             seconds = self.last.seconds if was_away and self.last else 0.0

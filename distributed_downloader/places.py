@@ -22,7 +22,7 @@ def mark(spec: JobSpec, nas: NASConfig) -> tuple[JobSpec, str]:
     """
     place, why = _mark_output(spec.output_dir) if spec.output_dir else ("", "")
     if why:
-        log.warning("%s", why)
+        log.warning("%s; if they cannot write there either, choose another --output-dir", why)
     settled = spec.model_copy(update={"place": place, "nas": _find_nas(nas)})
     return settled, why if spec.split_over else ""
 

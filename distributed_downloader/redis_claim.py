@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from distributed_downloader.redis_connection import Scripts, connect_to_block
+import redis
+
+from distributed_downloader.redis_connection import CutOffError, Scripts, connect_to_block
 
 if TYPE_CHECKING:
-    import redis
-
     from distributed_downloader.config import RedisConfig
 
 #: Seconds; Redis before 7.0.8 takes a timeout below a millisecond for "for ever".
@@ -33,8 +33,11 @@ class BlockingClaim:
         """BRPOPLPUSH ready mine, for so many seconds; safe to call again after an error."""
         try:
             token: Any = self._connected(timeout).brpoplpush(ready, mine, max(_LEAST_BLOCK, timeout))
-        except BaseException:
+        except BaseException as error:
+            cut_off = self._id is not None and type(error) is redis.ConnectionError  # and no kind of it
             self._id = None  # the next connection has another
+            if cut_off:
+                raise CutOffError(str(error)) from error
             raise
         return None if token is None else str(token)
 

@@ -1,4 +1,4 @@
-"""How we speak to a Redis: connections, the Lua scripts, and its errors in our words."""
+"""How we speak to a Redis: connections, and the Lua scripts."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from distributed_downloader.config.sentinels import (
     parse_sentinel_url,
     sentinel_addresses,
 )
-from distributed_downloader.errors import ConfigError, RedisUnavailableError
-from distributed_downloader.redis_greeting import BrokenOffError, greet
+from distributed_downloader.errors import ConfigError, RedisCutOffError, RedisFullError, RedisUnavailableError
+from distributed_downloader.redis_advice import code_of, explain
+from distributed_downloader.redis_greeting import greet
 from distributed_downloader.redis_mend import MendingRedis
 from distributed_downloader.redis_sentinel import (
-    MasterUnknownError,
     Sentinels,
     leave_the_demoted,
     sentinel_pool,
@@ -42,52 +42,12 @@ _CALL_RETRIES = 1
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
-#: NOPERM as Redis 6, and as later ones, say it inside a script.
-_FORBIDDEN_IN_SCRIPT = re.compile("user executing the script can't|ACL failure in script")
-
 _OLDEST_SERVER = (6, 0)
 
 #: What a script or command answers: Redis has types, redis-py's signatures have none to rely on.
 Answer: TypeAlias = Any
 
 _LUA = Path(__file__).parent / "lua"
-
-#: What a refusal begins with, and what to do about it.
-_ADVICE: Mapping[str, str] = {
-    "NOAUTH": "wants a login: set [redis] username and password (REDIS_USERNAME, REDIS_PASSWORD)",
-    "WRONGPASS": "refuses the login: check [redis] username and password (REDIS_USERNAME, REDIS_PASSWORD)",
-    "NOPERM": "forbids this user a command or key; docs/operations.md has the ACL rule that is needed",
-    "OOM": "is full: raise its maxmemory",
-    "READONLY": "is a read-only replica, if only for the moment: [redis] host or url must name the primary",
-    "NOREPLICAS": "takes nothing while it has too few replicas (min-replicas-to-write): start them",
-    "MISCONF": "cannot write to its own disk; its log says why",
-    "LOADING": "is still loading its data; try again shortly",
-    "BUSY": "is busy with somebody's script; try again shortly",
-    "MOVED": "is a cluster, and another node has our keys: set [redis] host to that node",
-}
-_CODE = re.compile(rf"(?:^|-|because of: )({'|'.join(_ADVICE)})\b")
-_CODES: Mapping[type[redis.RedisError], str] = {
-    redis.AuthenticationError: "WRONGPASS",
-    redis.exceptions.NoPermissionError: "NOPERM",
-    redis.exceptions.OutOfMemoryError: "OOM",
-    redis.ReadOnlyError: "READONLY",
-    redis.BusyLoadingError: "LOADING",
-    redis.exceptions.MovedError: "MOVED",
-}
-#: What a failed handshake says, and what to do about it.
-_TLS_ADVICE: Mapping[re.Pattern[str], str] = {
-    re.compile("CERTIFICATE_VERIFY_FAILED"): "has a certificate that we cannot check: "
-    "set [redis] ca_certs to its authority",
-    re.compile("WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE"): "does not speak TLS: is that its TLS port, "
-    "and is [redis] tls or rediss:// meant?",
-}
-_KIND_ADVICE: Mapping[type[redis.RedisError], str] = {
-    BrokenOffError: "ends TLS at once: if it wants a certificate of ours that it trusts, "
-    "set [redis] client_cert and client_key",
-    redis.InvalidResponse: "does not speak Redis: is something else on that port, or is [redis] tls meant?",
-    redis.TimeoutError: "does not answer in time: is it overloaded, a firewall between, or TLS on one side?",
-    redis.ConnectionError: "cannot be reached: is it running, and are [redis] host, port, tls or url right?",
-}
 
 
 def connect(config: RedisConfig) -> redis.Redis:
@@ -163,10 +123,9 @@ def _pool_of_sentinels(
 def _tls(config: RedisConfig) -> dict[str, Any]:
     """Return the options of TLS; raises ConfigError for files that will not do."""
     cert, key = config.client_cert, config.client_key or None
-    try:
-        context = ssl.create_default_context(cafile=config.ca_certs or None)
-    except OSError:
-        raise ConfigError(f"[redis] ca_certs: {config.ca_certs} holds no PEM certificates") from None
+    _require_certificates("ca_certs", config.ca_certs)
+    _require_certificates("client_cert", cert)
+    context = ssl.create_default_context()
     try:
         if cert:
             context.load_cert_chain(cert, key, password="")  # or a key with a password would ask for it
@@ -180,6 +139,15 @@ def _tls(config: RedisConfig) -> dict[str, Any]:
         "ssl_certfile": cert or None,
         "ssl_keyfile": key,
     }
+
+
+def _require_certificates(key: str, path: str) -> None:
+    try:
+        ssl.create_default_context(cafile=path or None)
+    except ssl.SSLError:
+        raise ConfigError(f"[redis] {key}: {path} holds no PEM certificate") from None
+    except OSError as error:
+        raise ConfigError(f"[redis] {key}: {path} cannot be read ({error.strerror})") from None
 
 
 def _url(config: RedisConfig) -> str:
@@ -222,35 +190,19 @@ def check_server(client: redis.Redis, address: str) -> list[str]:
     return warnings
 
 
+class CutOffError(redis.ConnectionError):
+    """A wait on a connection that stood was cut off."""
+
+
 @contextmanager
 def translated(address: str) -> Iterator[None]:
-    """Raise RedisUnavailableError for whatever goes wrong between us and Redis."""
+    """Raise RedisUnavailableError, or what it is in particular, for what goes wrong between us and Redis."""
     try:
         yield
     except redis.RedisError as error:
-        raise RedisUnavailableError(f"Redis at {address} {_explain(error)}") from error
-
-
-def _explain(error: redis.RedisError) -> str:
-    if isinstance(error, MasterUnknownError):
-        return str(error)
-    if (code := _code(error)) is not None:
-        return f"{_ADVICE[code]} ({error})"
-    for pattern, advice in _TLS_ADVICE.items():
-        if pattern.search(str(error)):
-            return f"{advice} ({error})"
-    known = (advice for kind, advice in _KIND_ADVICE.items() if isinstance(error, kind))
-    fitting = next(known, None)
-    return f"{fitting} ({error})" if fitting else f"refuses: {error}"
-
-
-def _code(error: redis.RedisError) -> str | None:
-    """Return what a refusal begins with, if it is one that we know."""
-    if _FORBIDDEN_IN_SCRIPT.search(str(error)):
-        return "NOPERM"
-    # redis-py cuts the code off some refusals and makes a class of it instead; a script puts words before it.
-    found = _CODE.search(str(error))
-    return _CODES.get(type(error), found[1] if found else None)
+        kind = RedisFullError if code_of(error) == "OOM" else RedisUnavailableError
+        kind = RedisCutOffError if isinstance(error, CutOffError) else kind
+        raise kind(f"Redis at {address} {explain(error, address)}") from error
 
 
 @cache

@@ -36,12 +36,23 @@ class MendingPipeline(Pipeline):
     """Several commands at once, all of which only read."""
 
     mender: MendingRedis
+    #: Whether it is a transaction.
+    atomic: bool
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Run them; once more if they came upon keys of another type, which are away then."""
+        """Run them; once more if they came upon keys of another type, which are away then.
+
+        A Redis that is full may refuse any transaction, also one that only reads: then it is none.
+        """
         commands = list(self.command_stack)
         try:
             return super().execute(raise_on_error)
+        except redis.exceptions.OutOfMemoryError:
+            if not self.atomic:
+                raise
+            one_by_one = self.mender.pipeline(transaction=False)
+            one_by_one.command_stack = commands
+            return one_by_one.execute(raise_on_error)
         except redis.ResponseError as error:
             if not self.mender.mends(error):
                 raise
@@ -68,7 +79,7 @@ class MendingRedis(redis.Redis):
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> MendingPipeline:  # noqa: ANN401
         """Return a pipeline that mends too."""
         pipe = MendingPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
-        pipe.mender = self
+        pipe.mender, pipe.atomic = self, transaction
         return pipe
 
     def mends(self, error: redis.ResponseError) -> bool:

@@ -11,6 +11,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from distributed_downloader.redis_advice import InOurWordsError, code_of, reason
 from distributed_downloader.redis_greeting import greet
 
 #: What redis-py's own methods take and return, of which their signatures say nothing.
@@ -22,8 +23,14 @@ _SECONDS = 1.0
 _DEMOTED = re.compile(r"(?:^|-)(?:READONLY|UNBLOCKED|MASTERDOWN)\b")
 
 
-class MasterUnknownError(redis.ConnectionError):
-    """There is no master that we could talk to; the text says why, and what to do."""
+#: What keeps sentinels from telling, and what to do about it.
+_STRANGER = "its sentinels know no such service, check [redis] service"
+_LOGIN = "its sentinels want another login, check [redis] sentinel_username and sentinel_password"
+_NO_SENTINEL = "{} is no sentinel, check [redis] sentinels"
+
+
+class MasterUnknownError(InOurWordsError):
+    """There is no master that we could talk to."""
 
 
 class Sentinels:
@@ -46,7 +53,9 @@ class Sentinels:
         self._answered = self._addresses[0]
 
     def __str__(self) -> str:
-        return f"sentinels {', '.join(f'{host}:{port}' for host, port in self._addresses)}"
+        host, port = self._addresses[0]
+        more = len(self._addresses) - 1
+        return f"sentinels {host}:{port}{f' and {more} more' if more else ''}"
 
     @property
     def service(self) -> str:
@@ -55,18 +64,18 @@ class Sentinels:
 
     def master(self) -> tuple[str, int]:
         """Return (host, port) of the server that is the master now; raises MasterUnknownError."""
-        problems: list[str] = []
+        problems: dict[str, str] = {}
         for address in sorted(self._addresses, key=lambda address: address != self._answered):
             try:
                 found = self._ask(*address)
             except (redis.RedisError, ValueError) as error:  # the latter for a name that no host can have
-                problems.append(str(error))
+                problems.setdefault(_problem(error), f"{address[0]}:{address[1]}")
                 continue
             if found:
                 self._answered = address
                 return found
-            problems.append(f"{address[0]}:{address[1]} knows none")
-        raise MasterUnknownError(_advice(problems))
+            problems.setdefault(_STRANGER, "")
+        raise MasterUnknownError(f"has no master: {_advice(problems)}")
 
     def _ask(self, host: str, port: int) -> tuple[str, int] | None:
         pool = redis.ConnectionPool(connection_class=self._kind, host=host, port=port, **self._options)
@@ -78,13 +87,20 @@ class Sentinels:
         return (str(found[0]), int(found[1])) if found else None
 
 
-def _advice(problems: Sequence[str]) -> str:
-    said = "; ".join(dict.fromkeys(problems))
-    if "knows none" in said:
-        return f"has no master: its sentinels know no such service, check [redis] service ({said})"
-    if re.search("NOAUTH|WRONGPASS|[Aa]uthentication|username-password", said):
-        return f"has no master: its sentinels want a login, set [redis] sentinel_password ({said})"
-    return f"has no master: no sentinel answers, check [redis] sentinels ({said})"
+def _problem(error: Exception) -> str:
+    code = code_of(error) if isinstance(error, redis.RedisError) else None
+    if code in ("NOAUTH", "WRONGPASS", "NOPASS"):
+        return _LOGIN
+    return _NO_SENTINEL if "unknown command" in str(error) else reason(error)
+
+
+def _advice(problems: Mapping[str, str]) -> str:
+    """Return what to do about problems, each with the first sentinel that has it."""
+    if known := next((known for known in (_STRANGER, _LOGIN, _NO_SENTINEL) if known in problems), None):
+        return known.format(problems[known])
+    several = len(problems) > 1
+    said = "; ".join(f"{where}: {why}" if several else why for why, where in problems.items())
+    return f"no sentinel answers, check [redis] sentinels and tls ({said})"
 
 
 class _Demotable:
@@ -129,7 +145,7 @@ class _ToMaster(_Demotable, redis.Connection):
         except OSError as error:
             raise MasterUnknownError(
                 f"has lost its master: {self.host}:{self.port} does not answer, and the sentinels have "
-                f"chosen no other one yet ({error})"
+                "chosen no other one yet"
             ) from error
 
 

@@ -172,14 +172,33 @@ class RedisView:
                 pipe.zcard(self._key(f"parked:{host}"))
             parked = sum(pipe.execute())
         slots = (about.partition(" ")[0] for about in fleet)
+        jobs = self.jobs()
         return QueueStatus(
             ready=ready,
             delayed=delayed,
             parked=parked,
             workers=len(fleet),
             slots=sum(number_or(number, 1) for number in slots),
-            jobs=dict(Counter(job.state.value for job in self.jobs())),
+            full=self.full(),
+            pauses=self.pauses(jobs),
+            jobs=dict(Counter(job.state.value for job in jobs)),
         )
+
+    def full(self) -> bool:
+        """Return whether Redis takes nothing new, for its memory is full."""
+        with translated(self._client.address):
+            about: Answer = self._redis.info("memory")
+        used = int(about.get("used_memory", 0)) - int(about.get("mem_not_counted_for_evict", 0))
+        return used > int(about.get("maxmemory", 0)) > 0
+
+    def pauses(self, jobs: Iterable[JobStatus]) -> dict[str, float]:
+        """Return the seconds left of the pauses that the hubs of these jobs asked for; not of ended jobs."""
+        hubs = sorted({job.spec.endpoint for job in jobs if not job.state.ended})
+        with translated(self._client.address), self._redis.pipeline(transaction=False) as pipe:
+            for hub in hubs:
+                pipe.pttl(self._key(f"hold:{hub}"))
+            left = [min(ms / 1000, self._client.limits.hold) for ms in pipe.execute()]
+        return {hub: seconds for hub, seconds in zip(hubs, left, strict=True) if seconds > 0}
 
     # -- files ------------------------------------------------------------------------------------
 

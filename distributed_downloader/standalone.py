@@ -63,7 +63,7 @@ class Standalone:
             submission.start()
             submission.listed.wait()
         submission.check()
-        with Background(self._worker) as background, watch(console) as show:
+        with Background(self._worker) as background, watch(console, alone=True) as show:
             while True:
                 submission.check()
                 background.check()

@@ -12,7 +12,7 @@ from distributed_downloader.cli.job_options import job_request, repo_options, sp
 from distributed_downloader.cli.options import worker_options
 
 if TYPE_CHECKING:
-    from distributed_downloader.models import Failure, JobStatus
+    from distributed_downloader.models import JobStatus
 
 
 @click.command("download")
@@ -73,17 +73,13 @@ def command(
     hint = interrupt_hint("what is there is kept; run the same command again to go on")
     with hint, EmbeddedRedis() as url, closing(Standalone(app.config, app.hub, url)) as standalone:
         submitted, job = standalone.run(request, app.progress_console)
-        failures = standalone.failures(job)
     for line in notices(submitted.plan):
         click.echo(line, err=True)
-    _tell(app, job, failures)
+    _tell(app, job)
     return int(bool(job.failed or submitted.plan.skipped_count))
 
 
-def _tell(app: App, job: JobStatus, failures: list[Failure]) -> None:
-    if app.progress_console.is_terminal:  # elsewhere, the progress was lines that told it already
-        for each in failures:
-            click.echo(f"failed: {each.path}: {each.error}", err=True)
+def _tell(app: App, job: JobStatus) -> None:
     if job.delivered:
         click.echo(
             f"on the NAS: {job.delivered:,} of {job.files:,} files, in {app.config.nas.path}", err=True

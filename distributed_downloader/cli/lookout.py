@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from distributed_downloader.display.picture import Snapshot
+from distributed_downloader.display.snapshot import Silence, Snapshot
 from distributed_downloader.display.speed import Speedometer
 from distributed_downloader.errors import RedisUnavailableError
 from distributed_downloader.models import Failure, JobState, JobStatus, WorkerStatus
@@ -43,7 +43,9 @@ class Lookout:
             workers=_busy_with(jobs, workers) if self._target else workers,
             queue=None if self._target else self._view.queue(),
             waiting=self._waiting(jobs),
-            absence=_recent(worker.absence for worker in workers),
+            pauses=self._view.pauses(jobs),
+            full=self._view.full(),
+            absence=_recent(worker.absence for worker in workers if not _made_up_for(worker.absence, jobs)),
         )
 
     def _waiting(self, jobs: list[JobStatus]) -> list[tuple[int, NextTry]]:
@@ -65,6 +67,13 @@ def _recent(absences: Iterable[Absence | None]) -> Absence | None:
     return max(recent, key=lambda each: (each.lost, each.back_at), default=None)
 
 
+def _made_up_for(absence: Absence | None, jobs: Iterable[JobStatus]) -> bool:
+    """Whether Redis lost its data, and somebody has queued something since, as they were asked to."""
+    if not absence or not absence.lost:
+        return False
+    return any(job.created_at >= absence.back_at - absence.seconds for job in jobs)
+
+
 def _busy_with(jobs: list[JobStatus], workers: list[WorkerStatus]) -> list[WorkerStatus]:
     ids = {job.id for job in jobs}
     return [worker for worker in workers if any(transfer.job in ids for transfer in worker.transfers)]
@@ -73,11 +82,10 @@ def _busy_with(jobs: list[JobStatus], workers: list[WorkerStatus]) -> list[Worke
 class Patient:
     """Looks as `look` does, and where Redis goes away meanwhile, shows what was last seen, and says so."""
 
-    def __init__(self, look: Callable[[], Snapshot]) -> None:
-        self._look = look
+    def __init__(self, look: Callable[[], Snapshot], address: str) -> None:
+        self._look, self._address = look, address
         self._last: Snapshot | None = None
-        self._since: float | None = None
-        self._notice = ""
+        self._silence: Silence | None = None
         #: The last time without Redis that was seen here.
         self._absence: Absence | None = None
 
@@ -88,14 +96,14 @@ class Patient:
         except RedisUnavailableError as error:
             if self._last is None:
                 raise
-            if self._since is None:
-                self._since = time.time()
-                since = time.strftime("%H:%M:%S")
-                self._notice = f"Redis does not answer since {since}, trying again: {error}"
-            return replace(self._last, notice=self._notice)
-        if self._since is not None:
+            if self._silence is None:
+                self._silence = Silence(time.time(), str(error), self._address)
+                self._last = self._last.silent(self._silence)
+            return self._last
+        if self._silence is not None:
             now = time.time()
-            self._absence, self._since = Absence(back_at=now, seconds=now - self._since), None
+            self._absence = Absence(back_at=now, seconds=max(0.0, now - self._silence.since))
+            self._silence = None
         self._last = replace(found, absence=self._news(found.absence))
         return self._last
 
@@ -109,7 +117,7 @@ def follow(look: Callable[[], Snapshot], view: Viewer, interval: float, *, until
     while True:
         snapshot = look()
         view(snapshot)
-        if until_ended and not snapshot.notice and all(each.job.state.ended for each in snapshot.jobs):
+        if until_ended and not snapshot.silence and all(each.job.state.ended for each in snapshot.jobs):
             return snapshot
         time.sleep(interval)
 

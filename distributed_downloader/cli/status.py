@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from distributed_downloader.cli.app import App
-    from distributed_downloader.display.picture import Snapshot
     from distributed_downloader.display.progress import Viewer
+    from distributed_downloader.display.snapshot import Snapshot
 
 INTERRUPTED = 130
 INTERVAL = 1.0
@@ -74,7 +74,8 @@ def watch(app: App, target: str | None, interval: float | None, as_json: bool) -
     from distributed_downloader.cli.lookout import Lookout, Patient, exit_code, follow, important_first
 
     lookout = Lookout(app.view, target)
-    patient = Patient(lookout.look if as_json else lambda: important_first(lookout.look()))
+    look = lookout.look if as_json else lambda: important_first(lookout.look())
+    patient = Patient(look, app.redis.address)
     console = Console(highlight=False)
     try:
         with _viewer(console, interval, as_json) as view:
@@ -112,9 +113,13 @@ def _json_lines() -> Iterator[Viewer]:
 
 
 def _leave(console: Console, last: Snapshot) -> None:
-    """Leave the end on the terminal, whose picture is gone."""
-    from distributed_downloader.display import picture
+    """Leave the end on the terminal, whose picture is gone; elsewhere what to do about failed files."""
+    from rich.text import Text
+
+    from distributed_downloader.display import notices, picture
     from distributed_downloader.display.canvas import Canvas, emit, is_screen
 
     if is_screen(console):
         emit(console, picture.status(last, Canvas.of(console)))
+    else:
+        emit(console, [Text(words) for words in notices.failed(last)])

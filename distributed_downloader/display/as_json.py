@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from distributed_downloader.display import plain, units
-from distributed_downloader.display.picture import Snapshot
+from distributed_downloader.display.snapshot import Silence, Snapshot
 from distributed_downloader.display.speed import JobProgress
 from distributed_downloader.display.tables import by_repo
 from distributed_downloader.models import (
@@ -40,8 +40,19 @@ def status(snapshot: Snapshot) -> Json:
         "waiting": [_next_try(number, shown) for number, shown in snapshot.waiting],
         "workers": [worker(shown) for shown in snapshot.workers],
         "queue": queue(snapshot.queue) if snapshot.queue else None,
+        "pauses": _pauses(snapshot.pauses),
+        "full": snapshot.full,
         "absence": _absence(snapshot.absence) if snapshot.absence else None,
+        "outage": _outage(snapshot.silence) if snapshot.silence else None,
     }
+
+
+def _pauses(shown: Mapping[str, float]) -> list[Json]:
+    return [{"endpoint": endpoint, "seconds": round(seconds)} for endpoint, seconds in shown.items()]
+
+
+def _outage(shown: Silence) -> Json:
+    return {"since": shown.since, "error": shown.error}
 
 
 def job(progress: JobProgress) -> Json:
@@ -116,7 +127,8 @@ def _transfer(shown: Transfer) -> Json:
 def queue(shown: QueueStatus) -> Json:
     """Return the `queue` object; its `jobs` names every state."""
     return {
-        **shown.model_dump(exclude={"jobs"}),
+        **shown.model_dump(exclude={"jobs", "pauses"}),
+        "pauses": _pauses(shown.pauses),
         "jobs": {state.value: shown.jobs.get(state.value, 0) for state in JobState},
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -65,6 +66,14 @@ class Canvas:
         if line.cell_len <= width:
             return line
         return Text(units.shorten(line.plain, width, self.mark), line.style)
+
+    def wrap(self, line: Text, indent: int = 0) -> list[Text]:
+        """Return the line on as many as it needs; where they scroll, an address stays whole, to be copied."""
+        if self.width is None:
+            return [Text.assemble(" " * indent, line)]
+        width, breaks = max(8, self.width - indent), self.height is not None
+        wrapped = textwrap.wrap(line.plain, width, break_long_words=breaks, break_on_hyphens=False)
+        return [Text.assemble(" " * indent, (text, line.style)) for text in wrapped]
 
     def fill(self, line: Text, width: int) -> Text:
         """Return the line with spaces after it, up to `width`."""

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from distributed_downloader.display import plain, units
+from distributed_downloader.display import notices, plain, units
 from distributed_downloader.display.canvas import GAP, Canvas
+from distributed_downloader.display.snapshot import Snapshot
 from distributed_downloader.display.speed import JobProgress
-from distributed_downloader.models import Failure, JobState, QueueStatus, Transfer, WorkerStatus
-from distributed_downloader.outage import Absence
+from distributed_downloader.models import Failure, JobState, Transfer, WorkerStatus
 
 if TYPE_CHECKING:
     from distributed_downloader.redis_waiting import NextTry
@@ -40,26 +40,6 @@ RATE_WIDTH = 9
 #: Columns below which words are cut rather than wrapped.
 _NARROWEST = 20
 FOOTER = "Ctrl+C ends this view, not the jobs"
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Everything that one look at Redis found."""
-
-    jobs: Sequence[JobProgress] = ()
-    #: Job id and failure.
-    failures: Sequence[tuple[int, Failure]] = ()
-    workers: Sequence[WorkerStatus] = ()
-    #: Only in the view of everything.
-    queue: QueueStatus | None = None
-    #: Job id and what waits for its next try: the next few.
-    waiting: Sequence[tuple[int, NextTry]] = ()
-    #: The last time without Redis, if that is not long ago.
-    absence: Absence | None = None
-    #: Why this is not the present, or "".
-    notice: str = ""
-    #: What whoever looks on may do now, or "".
-    hint: str = ""
 
 
 @dataclass
@@ -116,10 +96,11 @@ def _plain_status(snapshot: Snapshot, canvas: Canvas) -> list[Text]:
         for line in (plain.job(progress, canvas), *plain.note_lines(progress, canvas))
     ]
     lines += [plain.failure(job, failure, canvas) for job, failure in snapshot.failures]
+    lines += [Text(words) for words in notices.failed(snapshot)]
     lines += [plain.next_try(job, shown, canvas) for job, shown in snapshot.waiting]
     lines += [plain.worker(worker, canvas) for worker in snapshot.workers]
     lines += [plain.queue(snapshot.queue)] if snapshot.queue else []
-    lines += [canvas.text(plain.back(snapshot.absence))] if snapshot.absence else []
+    lines += [canvas.text(words) for words in notices.of_fleet(snapshot)]
     return lines if snapshot.jobs else [Text(NO_JOBS), *lines]
 
 
@@ -135,8 +116,13 @@ def _sections(snapshot: Snapshot, canvas: Canvas, *, whole: bool) -> list[Sectio
 
 def _last_lines(snapshot: Snapshot, canvas: Canvas, footer: Text | None) -> list[Text]:
     queue = snapshot.queue and Text.assemble(("Queue", "bold"), "  ", plain.waiting(snapshot.queue))
-    back = snapshot.absence and canvas.text(plain.back(snapshot.absence), "yellow")
-    return [canvas.cut(line) for line in (back, queue, footer) if line]
+    notes = [canvas.text(words, "yellow") for words in notices.of_fleet(snapshot)]
+    below = [*canvas.wrap(Text(snapshot.hint)), *([canvas.cut(footer)] if footer else [])]
+    return [
+        *(line for note in notes for line in canvas.wrap(note)),
+        *([canvas.cut(queue)] if queue else []),
+        *below,
+    ]
 
 
 def _fit(parts: list[Section], height: int) -> None:
@@ -196,15 +182,7 @@ def _notes(progress: JobProgress, canvas: Canvas, indent: int) -> list[Text]:
     for word, reason in plain.notes(progress):
         words = reason if word == said else f"{word}: {reason}"
         lines.append(canvas.text(words, "dim" if word == "not split" else "yellow"))
-    return [wrapped for line in lines for wrapped in _wrap(line, canvas, indent)]
-
-
-def _wrap(line: Text, canvas: Canvas, indent: int) -> list[Text]:
-    """Return the line on as many as it needs; where they scroll, an address stays whole, to be copied."""
-    width = max(8, (canvas.width or NARROW) - indent)
-    breaks = canvas.height is not None
-    wrapped = textwrap.wrap(line.plain, width, break_long_words=breaks, break_on_hyphens=False)
-    return [Text.assemble(" " * indent, (text, line.style)) for text in wrapped]
+    return [wrapped for line in lines for wrapped in canvas.wrap(line, indent)]
 
 
 def _bars(shown: Sequence[JobProgress], canvas: Canvas, id_width: int, width: int) -> list[Text]:
@@ -242,10 +220,11 @@ def _numbers(progress: JobProgress, canvas: Canvas) -> list[Text]:
 
 def _failures(snapshot: Snapshot, canvas: Canvas, *, whole: bool) -> Section:
     total = sum(progress.job.failed for progress in snapshot.jobs)
-    title = Text.assemble(("Failed files", "bold red"), f"  {total:,}")
+    title = Text.assemble(("Failed files", "bold red"), f"  {total:,}  ", (notices.again(snapshot), "dim"))
+    title.rstrip()
     make = _whole_failure if whole else _short_failure
     items = [make(job, failure, canvas) for job, failure in snapshot.failures]
-    found = Section(title, items, ": hf-downloader files JOB --failed")
+    found = Section(title, items, f": hf-downloader files {notices.whose(snapshot)} --failed")
     found.hidden = max(0, total - len(snapshot.failures))
     return found
 
@@ -255,7 +234,7 @@ def _whole_failure(job: int, failure: Failure, canvas: Canvas) -> list[Text]:
     width = max(8, (canvas.width or NARROW) - len(indent))
     reason = canvas.text(f"{failure.error} ({units.tries(failure.tries)} on {failure.host})")
     path = canvas.shorten(canvas.text(failure.path, "red"), width)
-    return [Text.assemble(indent, path), *_wrap(reason, canvas, len(indent))]
+    return [Text.assemble(indent, path), *canvas.wrap(reason, len(indent))]
 
 
 def _short_failure(job: int, failure: Failure, canvas: Canvas) -> list[Text]:
@@ -276,7 +255,7 @@ def _waiting(snapshot: Snapshot, canvas: Canvas, *, whole: bool) -> Section:
 def _whole_wait(job: int, shown: NextTry, canvas: Canvas) -> list[Text]:
     indent = f" {job}  "
     path = canvas.shorten(canvas.text(shown.path, "yellow"), max(8, (canvas.width or NARROW) - len(indent)))
-    return [Text.assemble(indent, path), *_wrap(canvas.text(plain.why_waits(shown)), canvas, len(indent))]
+    return [Text.assemble(indent, path), *canvas.wrap(canvas.text(plain.why_waits(shown)), len(indent))]
 
 
 def _short_wait(job: int, shown: NextTry, canvas: Canvas) -> list[Text]:
@@ -297,8 +276,13 @@ def workers(shown: Sequence[WorkerStatus], canvas: Canvas, *, whole: bool = True
         return [[canvas.cut(Text(NO_WORKERS))]]
     names = [canvas.shorten(canvas.text(worker.id), _name_width(canvas)) for worker in shown]
     # One blank before the name, two behind each column.
-    room = (canvas.width or NARROW) - max(name.cell_len for name in names) - RATE_WIDTH - 5 if whole else 0
-    rows = [_worker_rows(name, worker, canvas, room) for name, worker in zip(names, shown, strict=True)]
+    room = (canvas.width or NARROW) - max(name.cell_len for name in names) - RATE_WIDTH - 5
+    # Where room is scarce, the first that has a trouble still tells it in all its words.
+    told = next((worker for worker in shown if worker.trouble), None)
+    rows = [
+        _worker_rows(name, worker, canvas, room if whole or worker is told else 0)
+        for name, worker in zip(names, shown, strict=True)
+    ]
     lines = iter(canvas.columns([row for some in rows for row in some], flexible=2, right={1, 3}, indent=1))
     return [[next(lines) for _ in some] for some in rows]
 

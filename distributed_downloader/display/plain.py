@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,6 @@ from distributed_downloader.models import (
     Transfer,
     WorkerStatus,
 )
-from distributed_downloader.outage import Absence
 
 if TYPE_CHECKING:
     from distributed_downloader.redis_waiting import NextTry
@@ -67,11 +65,11 @@ def size(progress: JobProgress) -> str:
 
 
 def speed_of(progress: JobProgress) -> str:
-    """Return `45.2 MB/s` of a job that moves, `-` of one that could; of a delivery only what is known."""
+    """Return `45.2 MB/s` of a job that moves, `-` of one that could, as far as that is known."""
     if progress.job.state is JobState.DELIVERING:
         return units.rate(progress.rate) if progress.rate >= 1 else ""
-    running = progress.job.state is JobState.RUNNING
-    return units.rate(progress.rate) if running and not progress.job.blocked else ""
+    moves = progress.job.state is JobState.RUNNING and not progress.job.blocked and not progress.stale
+    return units.rate(progress.rate) if moves else ""
 
 
 def outcome(progress: JobProgress, canvas: Canvas) -> str:
@@ -110,10 +108,13 @@ def _prospect(progress: JobProgress, canvas: Canvas) -> str:
         return "checking"
     if progress.waits:
         return ALL_WAIT
-    return f"ETA {units.duration(progress.eta)}" if progress.eta is not None else _turn(shown)
+    return f"ETA {units.duration(progress.eta)}" if progress.eta is not None else _turn(progress)
 
 
-def _turn(shown: JobStatus) -> str:
+def _turn(progress: JobProgress) -> str:
+    shown = progress.job
+    if progress.stale:
+        return ""
     if shown.active:
         return "ETA -"
     return "waits for its turn" if shown.pending else "waits for the next try" if shown.delayed else "ETA -"
@@ -199,14 +200,6 @@ def _next(shown: NextTry) -> str:
 def next_in(seconds: float) -> str:
     """Return `next try in 12s`, or that it is due."""
     return f"next try in {units.duration(seconds)}" if seconds > 0 else "next try is due"
-
-
-def back(shown: Absence) -> str:
-    """Return `Redis is back since 14:02:11 (it was away for 23s)`, and what follows if it lost its data."""
-    since = time.strftime("%H:%M:%S", time.localtime(shown.back_at))
-    away = f" (it was away for {units.duration(shown.seconds)})" if shown.seconds else ""
-    lost = " without its data: run the same `master` commands again; what is on disk is kept"
-    return f"Redis is back since {since}{away}{lost * shown.lost}"
 
 
 def worker(shown: WorkerStatus, canvas: Canvas) -> Text:

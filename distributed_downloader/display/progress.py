@@ -28,8 +28,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from distributed_downloader.display import picture, plain, units
+from distributed_downloader.display import notices, picture, plain, units
 from distributed_downloader.display.canvas import Canvas, emit, is_screen
+from distributed_downloader.display.snapshot import Silence, Snapshot
 from distributed_downloader.display.speed import JobProgress, Speedometer
 from distributed_downloader.models import Failure, JobState, JobStatus, WorkerStatus
 from distributed_downloader.outage import Absence
@@ -50,7 +51,7 @@ class Show(Protocol):
         """Show one look at a job, at the workers that work at it and the first of its failures."""
 
 
-Viewer = Callable[[picture.Snapshot], None]
+Viewer = Callable[[Snapshot], None]
 
 
 class Picture:
@@ -58,7 +59,7 @@ class Picture:
 
     def __init__(self, title: str = "", *, screen: bool = False) -> None:
         self._title, self._screen = title, screen
-        self.snapshot: picture.Snapshot | None = None
+        self.snapshot: Snapshot | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if self.snapshot is None:
@@ -70,10 +71,9 @@ class Picture:
         lines = picture.status(self.snapshot, canvas.lower(taken), self._footer(self.snapshot))
         yield Text("\n", no_wrap=True, overflow="crop").join([*head, *lines])
 
-    def _footer(self, snapshot: picture.Snapshot) -> Text | None:
-        if snapshot.notice or snapshot.hint:
-            return Text(snapshot.notice or snapshot.hint, "bold yellow" if snapshot.notice else "")
-        return Text(f"{time.strftime('%H:%M:%S')}  {picture.FOOTER}", "dim") if self._screen else None
+    def _footer(self, snapshot: Snapshot) -> Text | None:
+        silent = snapshot.silence or not self._screen  # whose time stands there
+        return None if silent else Text(f"{time.strftime('%H:%M:%S')}  {picture.FOOTER}", "dim")
 
 
 class Lines:
@@ -86,10 +86,13 @@ class Lines:
         self._last: dict[int, tuple[tuple[object, ...], JobProgress, float]] = {}
         self._failures: set[tuple[int, Failure]] = set()
         self._noted: dict[int, list[Text]] = {}
-        self._notice = self._hint = ""
+        self._hint = ""
+        self._silence: Silence | None = None
         self._absence: Absence | None = None
+        #: What stood in the way of all at the last look: that Redis is full, and the hubs that paused.
+        self._obstacles: set[str] = set()
 
-    def __call__(self, snapshot: picture.Snapshot) -> None:
+    def __call__(self, snapshot: Snapshot) -> None:
         """Print what changed since the last call."""
         canvas = Canvas.of(self._console)
         changed = [progress for progress in snapshot.jobs if self._changed(progress)]
@@ -101,17 +104,25 @@ class Lines:
         if snapshot.hint != self._hint:
             self._hint = snapshot.hint
             emit(self._console, [Text(self._hint)] if self._hint else [])
+        emit(self._console, self._in_the_way(snapshot, canvas))
         emit(self._console, self._news(snapshot, canvas))
 
-    def _news(self, snapshot: picture.Snapshot, canvas: Canvas) -> list[Text]:
+    def _news(self, snapshot: Snapshot, canvas: Canvas) -> list[Text]:
         """Return whether Redis is there, if that has changed."""
-        notice, absence = self._notice, self._absence
-        self._notice, self._absence = snapshot.notice, snapshot.absence or absence
-        if snapshot.notice:
-            return [canvas.text(snapshot.notice)] if snapshot.notice != notice else []
+        silence, absence = self._silence, self._absence
+        self._silence, self._absence = snapshot.silence, snapshot.absence or absence
+        if snapshot.silence:
+            return [canvas.text(notices.silence(snapshot.silence))] if snapshot.silence != silence else []
         if snapshot.absence and snapshot.absence != absence:
-            return [canvas.text(plain.back(snapshot.absence))]
-        return [Text(RECOVERED)] if notice else []
+            return [canvas.text(notices.back(snapshot.absence))]
+        return [Text(RECOVERED)] if silence else []
+
+    def _in_the_way(self, snapshot: Snapshot, canvas: Canvas) -> list[Text]:
+        """Return what has come in the way of all since the last look."""
+        now = {hub: notices.pause(hub, seconds) for hub, seconds in snapshot.pauses.items()}
+        now |= {notices.FULL: notices.FULL} if snapshot.full else {}
+        before, self._obstacles = self._obstacles, {*now}
+        return [canvas.text(words) for what, words in now.items() if what not in before]
 
     def _notes(self, progress: JobProgress, canvas: Canvas) -> list[Text]:
         """Return what there is to note, unless it was told."""
@@ -136,25 +147,34 @@ def _position(progress: JobProgress) -> tuple[int, int, int]:
 
 
 @contextmanager
-def watch(console: Console, title: str = "") -> Iterator[Show]:
-    """Show one job's progress on `console` while the block runs, and at the end what came of it."""
+def watch(console: Console, title: str = "", *, alone: bool = False) -> Iterator[Show]:
+    """Show one job's progress on `console` while the block runs, and at the end what came of it.
+
+    With `alone`, the job is known to nobody else: what failed is tried again by the same command.
+    """
     speedometer, began = Speedometer(), time.monotonic()
     seen: list[JobStatus] = []
+    failed: Sequence[Failure] = ()
     with viewer(console, title) as view:
 
         def show(
             job: JobStatus, workers: Sequence[WorkerStatus] = (), failures: Sequence[Failure] = ()
         ) -> None:
+            nonlocal failed
             seen.append(job)
             del seen[1:-1]
+            failed = failures
             pairs = [(job.id, failure) for failure in failures]
             measured = speedometer.measure([job], workers)
             hint = MAY_LEAVE if measured[0].nas_trouble and job.state is JobState.DELIVERING else ""
-            view(picture.Snapshot(measured, pairs, workers, hint=hint))
+            view(Snapshot(measured, pairs, workers, hint=hint))
 
         yield show
     if seen and seen[-1].state.ended:
+        told = failed if is_screen(console) else ()  # elsewhere, the progress was lines that told it
+        emit(console, [plain.failure(seen[-1].id, each, Canvas.of(console)) for each in told])
         emit(console, [summary(seen[0], seen[-1], time.monotonic() - began)])
+        emit(console, [Text(words) for words in advice(seen[-1], len(failed), alone=alone)])
 
 
 def viewer(console: Console, title: str = "") -> AbstractContextManager[Viewer]:
@@ -176,7 +196,7 @@ def pictures(console: Console, title: str = "", *, screen: bool = False) -> Iter
     """
     drawn = Picture(title, screen=screen)
 
-    def view(snapshot: picture.Snapshot) -> None:
+    def view(snapshot: Snapshot) -> None:
         drawn.snapshot = snapshot
         live.refresh()
 
@@ -211,3 +231,13 @@ def summary(first: JobStatus, last: JobStatus, seconds: float) -> Text:
     style = picture.STYLES[last.state]
     name = units.safe(f"Job {last.id} ({units.repo(last.spec)}) ")
     return Text.assemble(name, (last.state.value, style), f": {words}{failed}")
+
+
+def advice(job: JobStatus, shown: int, *, alone: bool) -> list[str]:
+    """Return how many more files of a job failed than were shown, and what tries them again."""
+    if not job.failed:
+        return []
+    if alone:
+        more = f"and {job.failed - shown:,} more" if job.failed > shown else ""
+        return [*filter(None, [more]), "the same command again tries them again"]
+    return [*filter(None, [notices.more(job, shown)]), notices.retry(job.id)]

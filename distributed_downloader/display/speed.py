@@ -30,6 +30,8 @@ class JobProgress:
     trouble: str = ""
     #: Why nobody brings anything to the NAS, or "".
     nas_trouble: str = ""
+    #: Whether this is what was seen before Redis went away, so that nobody knows a rate.
+    stale: bool = False
 
     @property
     def eta(self) -> float | None:

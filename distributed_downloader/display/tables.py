@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from distributed_downloader.display import plain, units
+from distributed_downloader.display import notices, plain, units
 from distributed_downloader.display.canvas import Canvas
 from distributed_downloader.display.picture import NO_JOBS, NO_WORKERS, STYLES
 from distributed_downloader.display.speed import JobProgress
@@ -68,7 +68,7 @@ def _repo_row(name: str, progress: JobProgress, canvas: Canvas, *, first: bool) 
 
 
 def queue(shown: QueueStatus, canvas: Canvas) -> list[Text]:
-    """Return a line per number, with what it counts."""
+    """Return a line per number, with what it counts; below them what stands in the way of all."""
     rows = [
         ("Ready", f"{shown.ready:,}", "files and parts that the next free slots take"),
         ("To retry", f"{shown.delayed:,}", "files and parts that wait for their next try"),
@@ -81,7 +81,8 @@ def queue(shown: QueueStatus, canvas: Canvas) -> list[Text]:
         ("Jobs", f"{sum(shown.jobs.values()):,}", plain.states(shown.jobs)),
     ]
     cells = [[Text(name, "bold"), Text(number), Text(words, "dim")] for name, number, words in rows]
-    return canvas.columns(cells, right={1})
+    obstacles = [canvas.text(words, "yellow") for words in notices.in_the_way(shown.full, shown.pauses)]
+    return [*canvas.columns(cells, right={1}), *(line for each in obstacles for line in canvas.wrap(each))]
 
 
 def workers(shown: Sequence[WorkerStatus], now: float, canvas: Canvas) -> list[Text]:

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
+from distributed_downloader.display import units
 from distributed_downloader.errors import CorruptError, LocalError, PlaceError, RoomError
 from distributed_downloader.models import RepoFile
 from distributed_downloader.storage.disk import disk_error, open_folder, refuse_other
@@ -155,7 +156,7 @@ class Copying:
         if info.f_blocks and self.file.size > free:  # some NAS do not know their size
             kind = LocalError if info.f_bavail < info.f_blocks * _FULL else RoomError
             raise kind(
-                f"{self.target}: {self.file.size:,} bytes are needed and {free:,} are free; "
+                f"{self.target}: {units.size(self.file.size)} are needed and {units.size(free)} are free; "
                 "free some space on the NAS"
             )
 

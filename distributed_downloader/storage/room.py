@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
+from distributed_downloader.display import units
 from distributed_downloader.errors import RoomError
 from distributed_downloader.storage.disk import disk
 
@@ -68,8 +69,9 @@ class Room:
         reserve = min(self._reserve, info.f_blocks * info.f_frsize // 20)
         if needed > free - reserve - others:
             raise RoomError(
-                f"{folder}: {needed:,} bytes are needed and {free:,} are free, of which {others:,} are for "
-                f"transfers that run and {reserve:,} are kept free (disk_reserve); "
+                f"{folder}: {units.size(needed)} are needed and {units.size(free)} are free, of which "
+                f"{units.size(others)} are for transfers that run and {units.size(reserve)} are kept free "
+                "(disk_reserve); "
                 "free some space, or use another --output-dir"
             )
 

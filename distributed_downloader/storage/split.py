@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
+from distributed_downloader.display import units
 from distributed_downloader.errors import (
     LocalError,
     PlaceError,
@@ -252,7 +253,7 @@ class SplitFile:
             self._give_back(fd, folder)
             kind = PlaceError if error.errno == errno.EFBIG else RoomError
             raise kind(
-                f"{self.path}: there is no room for {self._file.size:,} bytes; "
+                f"{self.path}: there is no room for {units.size(self._file.size)}; "
                 "free some space, or use another --output-dir"
             ) from error
 

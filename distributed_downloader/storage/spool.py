@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
+from distributed_downloader.display import units
 from distributed_downloader.errors import LocalError, RoomError, SpoolError, StoppedError
 from distributed_downloader.models import RepoFile
 from distributed_downloader.outcome import Record
@@ -90,8 +91,8 @@ class Spool:
             stack.enter_context(self._room.take(self._folder, sink.room_needed))
         except RoomError as error:
             raise SpoolError(
-                f"[app] spool_dir: {self._folder} has no room for {sink.room_needed():,} bytes more, beside "
-                f"what other transfers need and disk_reserve keeps; {_ADVICE[errno.ENOSPC]}"
+                f"[app] spool_dir: {self._folder} has no room for {units.size(sink.room_needed())} more, "
+                f"beside what other transfers need and disk_reserve keeps; {_ADVICE[errno.ENOSPC]}"
             ) from error
         except LocalError as error:  # there was no way to tell
             raise SpoolError(f"[app] spool_dir: {error}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
+
 import pytest
 import redis as redis_py
 
@@ -144,6 +146,46 @@ def test_a_number_that_is_none_does_not_stop_the_others(
     assert about(client, good)["state"] == "done"
     if field in ("pending", "out", "done", "bytes_done"):
         assert any(f"job:{bad} {field}: many" in line for line in poison(redis))
+
+
+ADD = (files("distributed_downloader") / "lua/_common.lua").read_text() + "return add('{x}h', 'n', 1)"
+
+
+@pytest.mark.parametrize(
+    ("value", "left"),
+    [("7", 8), ("-1", 0), ("many", 1), ("1.5", 1), ("", 1), (str(2**63 - 1), 1), ("9" * 30, 1)],
+)
+def test_a_counter_that_is_no_number_begins_anew(redis: redis_py.Redis, value: str, left: int) -> None:
+    redis.hset("{x}h", "n", value)
+    assert redis.eval(ADD, 1, "{x}", "") == left
+    assert redis.hget("{x}h", "n") == str(left)
+    assert redis.lrange("{x}poison", 0, -1) == ([f"{{x}}h n: {value}"] if left == 1 else [])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "mend", "error"),
+    [
+        (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"), "OOM|maxmemory"),
+        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"), "read only|READONLY"),
+        (("RENAME", "{x}s", "{x}h"), ("DEL", "{x}h"), "WRONGTYPE"),
+        (("ACL", "SETUSER", "default", "-hincrby"), ("ACL", "SETUSER", "default", "+@all"), "can't run|ACL"),
+    ],
+    ids=["full", "replica", "wrong type", "not permitted"],
+)
+def test_a_counter_is_not_written_over_for_another_reason(
+    redis: redis_py.Redis, spoil: tuple[str, ...], mend: tuple[str, ...], error: str
+) -> None:
+    redis.hset("{x}h", "n", 7)
+    redis.set("{x}s", "kept")
+    redis.execute_command(*spoil)  # type: ignore[no-untyped-call]
+    try:
+        with pytest.raises(redis_py.ResponseError, match=error):
+            redis.eval(ADD, 1, "{x}", "")
+        kept = redis.hget("{x}h", "n") if spoil[0] != "RENAME" else redis.get("{x}h")
+    finally:
+        redis.execute_command(*mend)  # type: ignore[no-untyped-call]
+    assert kept == ("7" if spoil[0] != "RENAME" else "kept")
+    assert redis.exists("{x}poison") == 0
 
 
 def test_tries_that_are_no_number_count_from_one(client: RedisClient, redis: redis_py.Redis) -> None:

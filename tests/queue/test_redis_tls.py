@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,12 @@ import pytest
 from distributed_downloader.config import RedisConfig
 from distributed_downloader.errors import ConfigError, RedisUnavailableError
 from distributed_downloader.redis_client import RedisClient
+from tests.e2e.fleet import until
 from tests.hub.tls import Certificate, self_signed
 from tests.queue.relay import Relay
+from tests.queue.steps import a_job, a_worker
 from tests.queue.test_connection import connected, everything_once
+from tests.sentinels import SERVICE, Sentinels
 from tests.servers import Binary, Server, free_port
 
 
@@ -28,19 +32,26 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return self_signed(tmp_path_factory.mktemp("client"), ("a-worker",))
 
 
+def speaks_tls(binary: Binary) -> bool:
+    return b"SSL_CTX_new" in binary.path.read_bytes()
+
+
+def wanting(authority: Path, certificate: Certificate) -> dict[str, str]:
+    """Return the directives of a server that wants certificates of an authority."""
+    return {
+        "tls-auth-clients": "yes",
+        "tls-cert-file": str(certificate.cert),
+        "tls-key-file": str(certificate.key),
+        "tls-ca-cert-file": str(authority),
+    }
+
+
 @contextmanager
 def demanding(binary: Binary, certificate: Certificate, ours: Certificate) -> Iterator[int]:
     """Run a server that wants our certificate; its TLS port."""
-    if b"SSL_CTX_new" in binary.path.read_bytes():
+    if speaks_tls(binary):
         port = free_port()
-        tls = {
-            "tls-port": str(port),
-            "tls-auth-clients": "yes",
-            "tls-cert-file": str(certificate.cert),
-            "tls-key-file": str(certificate.key),
-            "tls-ca-cert-file": str(ours.cert),
-        }
-        with Server(binary, settings=tls):
+        with Server(binary, settings=wanting(ours.cert, certificate) | {"tls-port": str(port)}):
             yield port
     else:
         with Server(binary) as server, Relay(server.socket, certificate.demanding(ours)) as relay:
@@ -105,6 +116,49 @@ def test_tls_that_is_not_switched_on_is_told(port: int) -> None:
         client.check()
 
 
+# -- with Sentinel --------------------------------------------------------------------------------
+
+
+def test_sentinels_and_their_servers_speak_tls_with_certificates_on_both_sides(
+    binary: Binary, certificate: Certificate, ours: Certificate
+) -> None:
+    if not speaks_tls(binary):
+        pytest.skip(f"{binary.name} was built without TLS, and sentinels tell no address of a relay")
+    files = {
+        "ca_certs": certificate.cert,
+        "client_cert": certificate.cert,
+        "client_key": certificate.key,
+    }
+    with Sentinels(binary, password="pw-1", tls=wanting(certificate.cert, certificate)) as sentinels:
+        about: dict[str, object] = {
+            "sentinels": sentinels.addresses,
+            "service": SERVICE,
+            "password": "pw-1",
+            "tls": True,
+            **{key: str(path) for key, path in files.items()},
+        }
+        with connected(**about) as client:
+            everything_once(client)
+            sentinels.until_replicated()
+            sentinels.fail_over()
+            until(lambda: answers(client), "the connection to the new master")
+            a_job(client)
+            a_worker(client)
+            assert client.claim("w1", 1)
+        for wrong in ({"tls": False}, {"ca_certs": str(ours.cert)}, {"client_cert": "", "client_key": ""}):
+            with connected(**about | wrong) as client, pytest.raises(RedisUnavailableError) as caught:
+                client.check()
+            assert "pw-1" not in "".join(traceback.format_exception(caught.value))
+
+
+def answers(client: RedisClient) -> bool:
+    try:
+        client.check()
+    except RedisUnavailableError:
+        return False
+    return True
+
+
 # -- files that will not do -----------------------------------------------------------------------
 
 
@@ -117,11 +171,11 @@ def refusal(**files: Path) -> str:
 def test_files_that_will_not_do_are_told_before_anything_is_asked(
     certificate: Certificate, ours: Certificate, tmp_path: Path
 ) -> None:
-    assert refusal(ca_certs=ours.key) == f"[redis] ca_certs: {ours.key} holds no PEM certificates"
+    assert refusal(ca_certs=ours.key) == f"[redis] ca_certs: {ours.key} holds no PEM certificate"
+    assert refusal(client_cert=ours.key) == f"[redis] client_cert: {ours.key} holds no PEM certificate"
     for files, key in (
         ({"client_cert": ours.cert}, ours.cert),
         ({"client_cert": ours.cert, "client_key": certificate.key}, certificate.key),
-        ({"client_cert": ours.key, "client_key": ours.key}, ours.key),
     ):
         assert refusal(**files).startswith(f"[redis] client_key: {key} does not hold ")
 

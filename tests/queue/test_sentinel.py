@@ -111,9 +111,13 @@ def test_what_is_missing_is_told_and_logins_work(binary: Binary) -> None:
         for change, message in (
             ({"service": "other"}, r"its sentinels know no such service, check \[redis\] service"),
             ({"sentinels": elsewhere}, r"no sentinel answers, check \[redis\] sentinels"),
-            ({"sentinel_password": ""}, r"its sentinels want a login, set \[redis\] sentinel_password"),
-            ({"sentinel_password": "no"}, r"its sentinels want a login, set \[redis\] sentinel_password"),
-            ({"password": ""}, r"\[redis\] username and password"),
+            (
+                {"sentinels": f"127.0.0.1:{sentinels.master_port}", "sentinel_password": "pw-1"},
+                "is no sentinel",
+            ),
+            ({"sentinel_password": ""}, "its sentinels want another login, check .* sentinel_password"),
+            ({"sentinel_password": "no"}, "its sentinels want another login, check .* sentinel_password"),
+            ({"password": ""}, r"wants a login: set \[redis\] username and password"),
             ({"password": "no"}, r"refuses the login"),
         ):
             with (
@@ -123,6 +127,8 @@ def test_what_is_missing_is_told_and_logins_work(binary: Binary) -> None:
                 client.check()
             assert str(caught.value).startswith(f"Redis at {change.get('service', SERVICE)}/0 (sentinels ")
             assert "pw" not in str(caught.value)
+            assert len(str(caught.value)) <= 160
+            assert "host" not in str(caught.value), "which plays no part here"
         with connected(
             RedisConfig.model_validate(good | {"sentinels": f"{elsewhere},{sentinels.addresses}"})
         ) as one:

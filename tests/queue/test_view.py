@@ -43,12 +43,43 @@ def view(client: RedisClient) -> RedisView:
 def test_an_empty_redis(view: RedisView) -> None:
     assert (view.jobs(), view.workers()) == ([], [])
     queue = view.queue()
-    assert queue.model_dump() == {"ready": 0, "delayed": 0, "parked": 0, "workers": 0, "slots": 0, "jobs": {}}
+    assert queue.model_dump() == {
+        "ready": 0,
+        "delayed": 0,
+        "parked": 0,
+        "workers": 0,
+        "slots": 0,
+        "full": False,
+        "pauses": {},
+        "jobs": {},
+    }
     assert view.failures(1) == []
     with pytest.raises(UnknownJobError, match="there is no job 1; `hf-downloader repos` lists them all"):
         view.job(1)
     with pytest.raises(UnknownJobError):
         view.files(1)
+
+
+def test_pauses_that_hubs_asked_for(client: RedisClient, view: RedisView) -> None:
+    job = a_job(client, 1)
+    assert view.queue().pauses == view.pauses(view.jobs()) == {}
+    client.hold("http://hub", 3000)
+    client.hold("http://nobodys", 3000)
+    ((endpoint, seconds),) = view.pauses(view.jobs()).items()
+    assert (endpoint, 0 < seconds <= 3000) == ("http://hub", True)
+    assert [*view.queue().pauses] == ["http://hub"]
+    client.control("cancel", job)
+    assert view.pauses(view.jobs()) == {}
+
+
+def test_the_reason_for_which_nobody_goes_on_is_whatever_the_workers_say(
+    client: RedisClient, view: RedisView
+) -> None:
+    job = a_job(client, 1)
+    a_worker(client)
+    reason = "hub.example: the host name is not known; waiting until the hub can be reached"
+    RedisParts(client).blind("w1", str(take(client).token), reason)
+    assert view.job(job).blocked == f"no living worker can go on with it: w1: {reason}"
 
 
 def test_the_counters_of_a_job(client: RedisClient, view: RedisView) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -408,3 +409,18 @@ def test_names() -> None:
     assert new_worker_id() != new_worker_id()
     with pytest.raises(UsageError, match="worker id"):
         WorkerNode(RedisClient(RedisConfig()), Player(), concurrency=1, worker_id="a b")
+
+
+def test_a_claim_that_is_cut_off_is_no_outage(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """A server that was restarted, or a router that forgot us: the next call answers, so nothing is said."""
+    caplog.set_level(logging.INFO)
+    node = stage.worker()
+
+    def waiting() -> str | None:
+        claims = (each for each in stage.raw.client_list() if each["cmd"] == "brpoplpush")
+        return next((each["id"] for each in claims if "b" in each["flags"]), None)
+
+    stage.raw.client_kill_filter(_id=until(waiting))
+    assert stage.ended(stage.job("a")).state is JobState.DONE
+    assert not [line for line in caplog.messages if "waiting for it" in line or "is back" in line]
+    assert node.describe().absence is None

@@ -33,7 +33,8 @@ class Scene:
             outputs=[self.output],
             real_nas=self.nas,
             roots=[self.nas, self.output],
-            mounts=False,
+            mounted=[],
+            forbidden=[folder / "unused"],
             changed=set(),
             spoiled=set(),
             note=self.notes.append,
@@ -126,3 +127,22 @@ def test_a_trace_is_found_in_the_log_of_a_worker_and_of_a_command(scene: Scene, 
     (scene.world.folder / "master-1.err").write_text(log)
     scene.judge.conclude({REPO: scene.job()})
     assert len(scene.judge.verdict.traces) == 2
+
+
+def test_a_file_where_no_disk_is_mounted_is_found_and_a_mark_is_none(scene: Scene) -> None:
+    ours = scene.world.forbidden[0] / ".hf-downloader"
+    for name in ("place", "repos/org--name", "partial/half", "partial/half.staging/x", "../org/name/a.txt"):
+        (ours / name).parent.mkdir(parents=True, exist_ok=True)
+        (ours / name).touch()
+    scene.judge.conclude({REPO: scene.job()})
+    assert {Path(each).name for each in scene.judge.verdict.wrong} == {"half", "a.txt"}
+
+
+def test_what_somebody_damages_where_nobody_needs_it_stays_so_and_is_counted(scene: Scene) -> None:
+    scene.world.roots = [scene.nas]  # each worker has a folder of its own, and any may have got the file
+    path = scene.output / NAME / "a.txt"
+    path.write_bytes(b"?" * 10)
+    scene.world.changed.add((path.stat().st_dev, path.stat().st_ino))
+    scene.judge.conclude({REPO: scene.job()})
+    assert scene.judge.verdict.clean
+    assert scene.judge.verdict.excused == {str(path)}

@@ -14,6 +14,7 @@ from distributed_downloader.cli import COMMANDS, run
 from distributed_downloader.cli.app import App
 from distributed_downloader.models import Failure, JobSpec, RepoFile, RepoType
 from distributed_downloader.redis_client import RedisClient
+from distributed_downloader.redis_view import RedisView
 from tests.unit.looking_on import EVIL, failure, spec, transfer, worker
 from tests.unit.test_display_json import check
 
@@ -37,6 +38,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisClient]:
     redis = fakeredis.FakeRedis(decode_responses=True, encoding_errors="surrogateescape")
     client = RedisClient.over(redis)
     monkeypatch.setattr(App, "redis", client)
+    monkeypatch.setattr(RedisView, "full", lambda _: False)  # the fake has no INFO
     yield client
     client.close()
 
@@ -146,6 +148,7 @@ def test_status_shows_everything(client: RedisClient, capsys: pytest.CaptureFixt
     assert printed(capsys, "status") == (
         "job 1 org/name: 0 of 2 files, 0 of 200 B, 0%, -, waits for its turn, 1 failed\n"
         "job 1 failed: a: the hub has no such file (1 try on gpu-07)\n"
+        "`hf-downloader retry 1` tries them again\n"
         "worker gpu-07-4711-ab12cd: 1 of 4 slots, 5 B/s: b 50%\n"
         "queue: 1 ready, 0 to retry; 1 worker with 4 slots; jobs: 1 running\n"
     )

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import pytest
 
 from distributed_downloader.cli import run
 from distributed_downloader.cli.app import App
 from distributed_downloader.cli.lookout import Lookout, Patient, exit_code, follow, important_first
-from distributed_downloader.display.picture import Snapshot
+from distributed_downloader.display.snapshot import Silence, Snapshot
 from distributed_downloader.errors import RedisUnavailableError, UnknownJobError
 from distributed_downloader.models import Failure, JobState, JobStatus, QueueStatus, WorkerStatus
 from distributed_downloader.outage import Absence
@@ -21,6 +21,7 @@ from tests.unit.looking_on import done, failure, job, progress, queue, transfer,
 from tests.unit.test_display_json import check
 
 Step = JobStatus | Sequence[JobStatus] | BaseException
+ADDRESS = "localhost:6379/0"
 DOWN = RedisUnavailableError("Redis at localhost:6379/0 does not answer")
 
 
@@ -58,6 +59,14 @@ class Script:
     def next_tries(self, jobs: Collection[int], limit: int) -> list[tuple[int, NextTry]]:
         """Return nothing."""
         return []
+
+    def pauses(self, jobs: Iterable[JobStatus]) -> dict[str, float]:
+        """Return nothing."""
+        return {}
+
+    def full(self) -> bool:
+        """Say no."""
+        return False
 
     def queue(self) -> QueueStatus:
         """Return a queue."""
@@ -138,7 +147,7 @@ def test_redis_may_go_away_and_come_back(watch: Watch, capsys: pytest.CaptureFix
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert lines[1].startswith("Redis does not answer since ")
-    assert lines[1].endswith(f", trying again: {DOWN}")
+    assert lines[1].endswith(f", trying again: it does not answer ({ADDRESS})")
     assert re.fullmatch(r"Redis is back since \d\d:\d\d:\d\d \(it was away for 0s\)", lines[2])
     assert lines[3].endswith("done in 1h 00m")
 
@@ -148,9 +157,17 @@ def test_what_a_worker_knows_of_lost_data_counts_more_than_what_was_seen_here() 
     script = Script(job(), DOWN, job(), job(), job())
     told: list[Absence | None] = [None, lost, lost.model_copy(update={"back_at": time.time() - 601})]
     script.workers = lambda: [worker("a", absence=told.pop(0) if told else None)]  # type: ignore[method-assign]
-    patient = Patient(Lookout(script, "3").look)  # type: ignore[arg-type]
+    patient = Patient(Lookout(script, "3").look, ADDRESS)  # type: ignore[arg-type]
     seen = [patient.look() for _ in range(5)]
     assert [each.absence and each.absence.lost for each in seen] == [None, None, True, False, False]
+
+
+@pytest.mark.parametrize(("made_at", "told"), [(-100.0, True), (-3.0, False), (60.0, False)])
+def test_lost_data_are_told_until_somebody_queued_something(made_at: float, told: bool) -> None:
+    lost = Absence(back_at=time.time() - 10, seconds=5, lost=True)
+    script = Script(job(created_at=lost.back_at + made_at))
+    script.workers = lambda: [worker("a", absence=lost)]  # type: ignore[method-assign]
+    assert Lookout(script).look().absence == (lost if told else None)  # type: ignore[arg-type]
 
 
 def test_redis_that_is_away_from_the_start_is_an_error(
@@ -162,19 +179,21 @@ def test_redis_that_is_away_from_the_start_is_an_error(
 
 def test_what_was_last_seen_stays_with_the_time_since_when() -> None:
     script = Script(job(), DOWN, DOWN, job())
-    patient = Patient(Lookout(script, "3").look)  # type: ignore[arg-type]
+    patient = Patient(Lookout(script, "3").look, ADDRESS)  # type: ignore[arg-type]
     seen = [patient.look() for _ in range(4)]
     assert [len(each.jobs) for each in seen] == [1, 1, 1, 1]
-    assert [bool(each.notice) for each in seen] == [False, True, True, False]
-    assert seen[1].notice == seen[2].notice
+    assert [bool(each.silence) for each in seen] == [False, True, True, False]
+    assert seen[1].silence == seen[2].silence
 
 
 def test_an_end_that_was_seen_before_redis_went_away_is_no_end() -> None:
-    steps = iter([Snapshot([progress(done())], notice="gone"), Snapshot([progress(done())])])
+    steps = iter(
+        [Snapshot([progress(done())], silence=Silence(1.0, str(DOWN), ADDRESS)), Snapshot([progress(done())])]
+    )
     seen: list[Snapshot] = []
     last = follow(lambda: next(steps), seen.append, 0, until_ended=True)
     assert len(seen) == 2
-    assert not last.notice
+    assert not last.silence
 
 
 # -- what it shows --------------------------------------------------------------------------------------
@@ -182,7 +201,9 @@ def test_an_end_that_was_seen_before_redis_went_away_is_no_end() -> None:
 
 def test_failures_are_told(watch: Watch, capsys: pytest.CaptureFixture[str]) -> None:
     assert watch(Script(job(failed=1), job(state=JobState.FAILED, failed=1)), "3") == 1
-    assert capsys.readouterr().out.splitlines()[0] == "job 3 failed: 3.bin: timed out (3 tries on gpu-07)"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "job 3 failed: 3.bin: timed out (3 tries on gpu-07)"
+    assert lines[-1] == "`hf-downloader retry 3` tries them again"
 
 
 def test_off_a_terminal_there_are_no_escape_codes(
@@ -208,7 +229,20 @@ def test_json_is_a_line_per_change(watch: Watch, capsys: pytest.CaptureFixture[s
     documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     for document in documents:
         check(document, "status")
-    assert [document["jobs"][0]["state"] for document in documents] == ["paused", "done"]
+    seen = [(document["jobs"][0]["state"], bool(document["outage"])) for document in documents]
+    assert seen == [("paused", False), ("paused", True), ("done", False)]
+    assert documents[1]["outage"]["error"] == str(DOWN)
+
+
+def test_during_an_outage_nothing_is_known_that_moves(
+    watch: Watch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert watch(Script(job(), DOWN, DOWN, job(), done()), "3", "--json") == 0
+    moving, away, back, _ = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    for document in (moving, back):
+        assert document["jobs"][0]["bytes_per_second"] > 0
+    assert (away["jobs"][0]["bytes_per_second"], away["jobs"][0]["eta_seconds"]) == (0, None)
+    assert {each["bytes_per_second"] for each in away["workers"]} == {0}
 
 
 # -- looking --------------------------------------------------------------------------------------------

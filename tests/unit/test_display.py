@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.text import Text
 
-from distributed_downloader.display import picture
+from distributed_downloader.display import notices, picture
 from distributed_downloader.display.canvas import Canvas
-from distributed_downloader.display.picture import Snapshot
+from distributed_downloader.display.snapshot import Silence, Snapshot
 from distributed_downloader.display.speed import JobProgress
 from distributed_downloader.models import JobState, RepoType, Transfer
 from distributed_downloader.outage import Absence
@@ -96,7 +96,7 @@ Jobs  2 running, 1 paused, 1 cancelled, 1 done, 1 failed
  16  org/gone                          ━━━━━━━━━━━━━━─────────────────────   42%
      12 of 17 files          6.8 of 16.1 GB             cancelled in 37s
 
-Failed files  3
+Failed files  3  `hf-downloader retry JOB` tries them again
  12  original/consolidated.00.pth
      the repo is gated: ask for access at https://huggingface.co/org/name, then
      `hf-downloader retry 4` (1 try on gpu-07)
@@ -158,7 +158,7 @@ Jobs  2 running, 1 paused, 1 cancelled, 1 done, 1 failed
      17 files                16.1 GB                    done in 1h 00m
  … and 2 more
 
-Failed files  3
+Failed files  3  `hf-downloader retry JOB` tries them again
  12  original/consolidated.00.pth  the repo is gated: ask for access at https:/…
  12  data/train-00001.parquet  the connection broke after 12 MB
  15  x.bin  sha256 differs
@@ -187,6 +187,7 @@ job 16 org/gone: 12 of 17 files, 6.8 of 16.1 GB, cancelled in 37s
 job 12 failed: original/consolidated.00.pth: {GATED} (1 try on gpu-07)
 job 12 failed: data/train-00001.parquet: the connection broke after 12 MB (3 tries on gpu-07)
 job 15 failed: x.bin: sha256 differs (3 tries on gpu-07)
+`hf-downloader retry JOB` tries them again
 worker gpu-07-4711-ab12cd: 2 of 4 slots, 22.4 MB/s: model-00001-of-00004.safetensors 42%, a.json 100%
 worker gpu-08-4712-cd34ef: 0 of 4 slots, idle
 worker login-1-99-ef56ab: 0 of 4 slots, waits: /scratch is full, trying again in 30 s
@@ -329,9 +330,16 @@ def test_a_note_is_told_in_all_its_words(canvas: Canvas) -> None:
     assert " ".join(lines.split()).endswith(f"blocked {large().jobs[2].job.blocked}")
 
 
-def test_where_room_is_scarce_a_trouble_of_a_worker_is_one_line() -> None:
-    lines = words(picture.status(large(), Canvas(80, 26)))
-    assert " gpu-09         -  waits: /scratch is full: 5.2 GB are needed, and 1.1 GB are f…\n" in lines
+def test_where_room_is_scarce_the_trouble_of_one_worker_is_told_in_all_its_words() -> None:
+    full = "/scratch is full: 5.2 GB are needed, and 1.1 GB are free beside what other files take"
+    busy = worker("gpu-07", *(transfer(f"{n}.bin") for n in range(9)))
+    crowd = Snapshot([progress(job())], workers=[busy, *(worker(f"gpu-{n}", trouble=full) for n in "89")])
+    lines = words(picture.status(crowd, Canvas(80, 10)))
+    assert (
+        " gpu-8          -  waits: /scratch is full: 5.2 GB are needed, and 1.1 GB are\n"
+        "                   free beside what other files take\n"
+        " gpu-9          -  waits: /scratch is full: 5.2 GB are needed, and 1.1 GB are f…\n"
+    ) in lines
 
 
 def test_a_delivery_says_why_nothing_moves_and_how_fast_it_is() -> None:
@@ -395,7 +403,7 @@ def test_what_is_to_note_has_its_colour() -> None:
     ],
 )
 def test_how_a_job_stands(seen: JobProgress, last: str) -> None:
-    (line,) = picture.status(Snapshot(jobs=[seen]), PIPE)
+    line, *_ = picture.status(Snapshot(jobs=[seen]), PIPE)
     assert line.plain.endswith(f", {last}")
 
 
@@ -452,7 +460,7 @@ def test_no_jobs_on_a_pipe() -> None:
 
 def test_failures_that_were_not_read_are_counted() -> None:
     many = Snapshot(jobs=[progress(job(failed=133))], failures=[(3, failure())])
-    assert " … and 132 more: hf-downloader files JOB --failed\n" in words(picture.status(many, Canvas(80)))
+    assert " … and 132 more: hf-downloader files 3 --failed\n" in words(picture.status(many, Canvas(80)))
 
 
 def test_a_long_address_in_a_reason_stays_whole_where_lines_scroll() -> None:
@@ -562,6 +570,56 @@ def test_on_few_lines_each_that_waits_has_one() -> None:
     shown = words(picture.status(WAITING, Canvas(80, 14)))
     assert " 3  c.bin  503 Service Unavailable; next try in 12s (1 try on gpu-07)" in shown.splitlines()
     assert len(shown.splitlines()) <= 14
+
+
+TROUBLE = Snapshot(
+    jobs=[progress(job(failed=6))],
+    failures=[(3, failure(f"{n}.bin")) for n in range(5)],
+    pauses={"https://hub.example": 48},
+    full=True,
+    absence=Absence(back_at=1_000_200.0, lost=True),
+    silence=Silence(1_000_200.0, "Redis at h:1/0 cannot be reached: is it running? (refused)", "h:1/0"),
+)
+
+
+@pytest.mark.parametrize("canvas", [PIPE, Canvas(80), Canvas(80, 30), Canvas(30, 60)])
+def test_what_concerns_all_is_told_in_all_its_words_the_worst_first(canvas: Canvas) -> None:
+    assert TROUBLE.silence
+    assert TROUBLE.absence
+    told = [
+        notices.silence(TROUBLE.silence),
+        notices.FULL,
+        "the hub (hub.example) asks for a pause: 48s left",
+        notices.back(TROUBLE.absence),
+    ]
+    assert " ".join(words(picture.status(TROUBLE, canvas)).split()).endswith(" ".join(told))
+
+
+def test_an_outage_begins_with_what_is_wrong() -> None:
+    assert TROUBLE.silence
+    clock = time.strftime("%H:%M:%S", time.localtime(1_000_200))
+    assert notices.silence(TROUBLE.silence) == (
+        f"Redis does not answer since {clock}, trying again: "
+        "it cannot be reached: is it running? (h:1/0: refused)"
+    )
+
+
+def test_failed_files_that_are_not_shown_are_counted_on_a_pipe() -> None:
+    lines = words(picture.status(TROUBLE, PIPE)).splitlines()
+    assert lines[6:8] == [
+        "job 3 failed: and 1 more: `hf-downloader files 3 --failed`",
+        "`hf-downloader retry 3` tries them again",
+    ]
+
+
+def test_failed_files_of_which_none_is_shown_are_counted_too() -> None:
+    _, failed, _ = words(picture.status(Snapshot([progress(job(failed=6))]), PIPE)).splitlines()
+    assert failed == "job 3 failed: 6 files: `hf-downloader files 3 --failed`"
+
+
+def test_a_cancelled_job_cannot_be_retried() -> None:
+    gone = Snapshot([progress(job(state=JobState.CANCELLED, failed=1))], [(3, failure())])
+    assert "retry" not in words(picture.status(gone, PIPE))
 
 
 def test_redis_without_its_data_says_what_to_do() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from distributed_downloader.display import as_json
-from distributed_downloader.display.picture import Snapshot
+from distributed_downloader.display.snapshot import Silence, Snapshot
 from distributed_downloader.models import JobState, RepoType, TaskStatus
 from distributed_downloader.redis_files import FileProgress
 from tests.unit.looking_on import (
@@ -71,6 +71,9 @@ def read(text: str) -> Any:  # noqa: ANN401
     return json.loads(text)
 
 
+PAUSES = {"https://hub.example": 48.2}
+
+
 def everything() -> Snapshot:
     """Return a snapshot in which each kind of thing is there in each form."""
     return Snapshot(
@@ -81,8 +84,11 @@ def everything() -> Snapshot:
             worker("c", trouble="full", nas_trouble="away", folder="f" * 32, nas="a" * 32, absence=AWAY),
         ],
         waiting=[(3, next_try()), (3, next_try(parked=True, kept=5))],
+        pauses=PAUSES,
+        full=True,
         absence=AWAY,
-        queue=queue(),
+        silence=Silence(1_000_200.0, "Redis at h:1/0 cannot be reached", "h:1/0"),
+        queue=queue(pauses=PAUSES),
     )
 
 
@@ -101,6 +107,8 @@ def test_the_document_has_all_objects() -> None:
         "failure",
         "waiting",
         "absence",
+        "outage",
+        "pause",
         "worker",
         "transfer",
         "queue",

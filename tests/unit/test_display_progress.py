@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import time
 
 import pytest
 
-from distributed_downloader.display.picture import Snapshot
+from distributed_downloader.display.notices import FULL
 from distributed_downloader.display.progress import (
     MAY_LEAVE,
     QUIET,
@@ -19,6 +20,7 @@ from distributed_downloader.display.progress import (
     viewer,
     watch,
 )
+from distributed_downloader.display.snapshot import Silence, Snapshot
 from distributed_downloader.models import Failure, JobState, JobStatus
 from tests.unit.looking_on import EVIL, done, failure, job, pipe, progress, queue, screen, transfer, worker
 
@@ -27,9 +29,19 @@ OWN_SCREEN, LEAVE_IT = "\x1b[?1049h", "\x1b[?1049l"
 UP_AND_ERASE = "\x1b[1A\x1b[2K"
 
 
-def snapshot(shown: JobStatus, *failures: Failure, notice: str = "", rate: float = 0) -> Snapshot:
+HUB = "https://hub.example"
+GONE = Silence(1_000_200.0, "Redis at h:1/0 cannot be reached: is it running? (refused)", "h:1/0")
+GONE_WORDS = (
+    f"Redis does not answer since {time.strftime('%H:%M:%S', time.localtime(1_000_200))}, trying again: "
+    "it cannot be reached: is it running? (h:1/0: refused)"
+)
+
+
+def snapshot(
+    shown: JobStatus, *failures: Failure, silence: Silence | None = None, rate: float = 0
+) -> Snapshot:
     """Return a look at one job."""
-    return Snapshot([progress(shown, rate=rate)], [(shown.id, each) for each in failures], notice=notice)
+    return Snapshot([progress(shown, rate=rate)], [(shown.id, each) for each in failures], silence=silence)
 
 
 # -- off a terminal ----------------------------------------------------------------------------------------
@@ -154,10 +166,21 @@ def test_jobs_are_told_apart() -> None:
 def test_a_notice_is_told_when_it_comes_and_when_it_goes() -> None:
     log = Log()
     log.look(0, snapshot(job()))
-    gone = snapshot(job(), notice="Redis does not answer since 14:03:22, trying again")
-    assert log.look(1, gone) == ["Redis does not answer since 14:03:22, trying again"]
+    gone = snapshot(job(), silence=GONE)
+    assert log.look(1, gone) == [GONE_WORDS]
     assert log.look(1, gone) == []
     assert log.look(1, snapshot(job())) == ["Redis answers again"]
+
+
+def test_what_stands_in_the_way_of_all_is_told_when_it_comes() -> None:
+    log = Log()
+    log.look(0, snapshot(job()))
+    held = Snapshot([progress(job())], pauses={HUB: 48}, full=True)
+    assert log.look(1, held) == ["the hub (hub.example) asks for a pause: 48s left", FULL]
+    held = Snapshot([progress(job())], pauses={HUB: 47}, full=True)
+    assert log.look(1, held) == []
+    log.look(1, snapshot(job()))
+    assert log.look(1, held) != []
 
 
 def test_lines_have_no_escape_codes() -> None:
@@ -241,12 +264,14 @@ def test_a_full_screen_says_how_to_leave_it() -> None:
     assert "Ctrl+C ends this view, not the jobs" in tty.getvalue()
 
 
-def test_a_notice_is_in_the_picture() -> None:
+def test_an_outage_is_in_the_picture_in_all_its_words() -> None:
     console, tty = screen()
-    picture = Picture()
-    picture.snapshot = snapshot(job(), notice="Redis does not answer since 14:03:22, trying again")
+    picture = Picture(screen=True)
+    picture.snapshot = snapshot(job(), rate=5e6).silent(GONE)
     console.print(picture)
-    assert tty.getvalue().splitlines()[-1] == "Redis does not answer since 14:03:22, trying again"
+    lines = tty.getvalue().splitlines()
+    assert " ".join("".join(f"{line} " for line in lines).split()).endswith(GONE_WORDS)
+    assert " ".join(lines[1].split()) == "12 of 17 files 6.8 of 16.1 GB", "nobody knows how fast it is"
 
 
 def test_the_title_is_foreign_text() -> None:
@@ -309,6 +334,37 @@ def test_watch_ends_with_what_came_of_it_on_a_terminal() -> None:
     picture, _, end = tty.getvalue().rpartition(UP_AND_ERASE)
     assert "fetching" in picture
     assert end.startswith("Job 3 (org/name) done: 17 files, 16.1 GB in ")
+
+
+FAILED = job(state=JobState.FAILED, failed=6)
+FIVE = [failure(f"{n}.bin") for n in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("alone", "advice"),
+    [
+        (False, ["and 1 more: `hf-downloader files 3 --failed`", "`hf-downloader retry 3` tries them again"]),
+        (True, ["and 1 more", "the same command again tries them again"]),
+    ],
+)
+def test_watch_says_what_to_do_about_failed_files(alone: bool, advice: list[str]) -> None:
+    console, file = pipe()
+    with watch(console, alone=alone) as show:
+        show(FAILED, [], FIVE)
+    *failed, _, end, more, again = file.getvalue().splitlines()
+    assert [line.partition(" failed: ")[2].partition(":")[0] for line in failed] == [f.path for f in FIVE]
+    assert end.startswith("Job 3 (org/name) failed: ")
+    assert [more, again] == advice
+
+
+def test_watch_leaves_the_failed_files_on_a_terminal() -> None:
+    console, tty = screen(width=100)
+    with watch(console) as show:
+        show(job(state=JobState.FAILED, failed=1), [], [failure()])
+    failed, end, again = tty.getvalue().rpartition(UP_AND_ERASE)[2].splitlines()
+    assert failed.endswith("job 3 failed: b.bin: timed out (3 tries on gpu-07)")
+    assert end.startswith("Job 3 (org/name) failed: ")
+    assert again == "`hf-downloader retry 3` tries them again"
 
 
 @pytest.mark.parametrize("last", [job(), job(state=JobState.PAUSED)])

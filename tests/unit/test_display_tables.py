@@ -8,6 +8,7 @@ import pytest
 
 from distributed_downloader.display import picture, tables
 from distributed_downloader.display.canvas import Canvas
+from distributed_downloader.display.notices import FULL
 from distributed_downloader.display.speed import JobProgress
 from distributed_downloader.models import (
     JobState,
@@ -99,6 +100,14 @@ Jobs        3  2 running, 1 paused
 
 def test_queue() -> None:
     assert words(tables.queue(queue(), PIPE)) == QUEUE
+
+
+@pytest.mark.parametrize("canvas", [PIPE, SCREEN, Canvas(40)])
+def test_what_stands_in_the_way_is_below_the_queue(canvas: Canvas) -> None:
+    held = queue(full=True, pauses={"https://hub.example:8080/mirror": 48.2})
+    lines = [line.plain for line in tables.queue(held, canvas)][5:]
+    assert " ".join(lines) == f"{FULL} the hub (hub.example:8080) asks for a pause: 48s left"
+    assert canvas.width is None or max(map(len, lines)) <= canvas.width
 
 
 def test_queue_of_an_empty_redis() -> None:

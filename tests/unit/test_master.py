@@ -445,7 +445,8 @@ def test_a_folder_that_cannot_be_marked_is_told_and_the_job_goes_on(
     assert re.match(
         rf"the master on \S+ could not mark {folder} \(.+\): nobody knows", submitted.after.unsplit
     )
-    assert caplog.messages == [submitted.after.unsplit]
+    advice = "; if they cannot write there either, choose another --output-dir"
+    assert caplog.messages == [f"{submitted.after.unsplit}{advice}"]
     assert len(names(redis, submitted.job)) == 6
     folder.unlink()
     submit(redis, spec=spec)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from distributed_downloader.errors import RedisUnavailableError
+from distributed_downloader.errors import RedisFullError, RedisUnavailableError
 from distributed_downloader.outage import Absence, Outage
 
 DOWN = RedisUnavailableError("Redis at nowhere:1/0 cannot be reached")
@@ -50,3 +50,14 @@ def test_lost_data_are_remembered_whether_it_was_seen_to_be_away_or_not(
     assert (seen.lost, seen.seconds > 0, outage.noted) == (True, noticed, False)
     outage.over()
     assert outage.last == seen
+
+
+def test_a_redis_that_is_only_full_was_not_away(outage: Outage) -> None:
+    outage.note(RedisFullError("Redis at nowhere:1/0 is full"))
+    assert outage.noted
+    outage.over()
+    assert (outage.last, outage.noted) == (None, False)
+    outage.note(RedisFullError("Redis at nowhere:1/0 is full"))
+    outage.note(DOWN)
+    outage.over()
+    assert about_now(outage.last)

@@ -23,15 +23,21 @@ from distributed_downloader.redis_greeting import BrokenOffError
         ),
         (redis.TimeoutError("Timeout reading from socket"), "does not answer in time"),
         (redis.AuthenticationError("invalid username-password pair"), "check [redis] username and password"),
-        (redis.AuthenticationError("Authentication required."), "[redis] username and password"),
+        (redis.AuthenticationError("Authentication required."), "wants a login: set [redis] username"),
+        (
+            redis.AuthenticationError("AUTH <password> called without any password configured"),
+            "wants no login",
+        ),
         (redis.ResponseError("NOAUTH Authentication required."), "wants a login: set [redis] username"),
         (redis.ResponseError("WRONGPASS invalid"), "refuses the login"),
         (exceptions.NoPermissionError("this user has no permissions"), "docs/operations.md has the ACL rule"),
+        (exceptions.NoPermissionError("no permissions to run the 'info' command"), "the command info; docs"),
         (redis.ResponseError("script: -NOPERM this user"), "docs/operations.md has the ACL rule"),
         (redis.ResponseError("The user executing the script can't run this command"), "ACL rule"),
         (redis.ResponseError("ACL failure in script: User hfd has no permissions"), "ACL rule"),
         (exceptions.OutOfMemoryError("command not allowed"), "is full: raise its maxmemory"),
         (redis.ResponseError("Error running script: @user_script: 9: -OOM command not allowed"), "is full"),
+        (redis.ResponseError("DB index is out of range"), "check [redis] db"),
         (
             redis.ReadOnlyError("You can't write against a read only replica."),
             "[redis] host or url must name the primary",
@@ -44,6 +50,16 @@ from distributed_downloader.redis_greeting import BrokenOffError
         ),
         (redis.ResponseError("BUSY Redis is busy running a script"), "is busy"),
         (exceptions.MovedError("1234 10.0.0.1:6379"), "is a cluster"),
+        (
+            redis.ResponseError("ERR odd script: 6f1ed002ab5595859014ebf0951522d9, on @user_script:1."),
+            "refuses: odd",
+        ),
+        (
+            redis.ResponseError(
+                "Error running script (call to f_6f1e): @user_script:7: @user_script: 7: odd"
+            ),
+            "refuses: odd",
+        ),
         (redis.ConnectionError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate"), "set [redis] ca_certs"),
         (BrokenOffError("[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13"), "set [redis] client_cert"),
         (redis.ConnectionError("[SSL: WRONG_VERSION_NUMBER] wrong version"), "does not speak TLS"),
@@ -58,7 +74,26 @@ def test_the_message_says_where_what_and_what_to_do(error: redis.RedisError, adv
         raise error
     assert str(caught.value).startswith("Redis at r.example:6379/0 ")
     assert advice in str(caught.value)
+    assert len(str(caught.value)) <= 160
+    assert "script" not in str(caught.value).partition("script; try")[0]
     assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    ("address", "wanted"),
+    [
+        ("r.example:6379/0", "are [redis] host, port, tls or url right? (Connection refused)"),
+        ("/run/redis.sock/0", "is [redis] url right? (Connection refused)"),
+        ("fleet/0 (sentinels s.example:26379)", "is [redis] tls right? (Connection refused)"),
+    ],
+)
+def test_only_settings_that_count_are_named(address: str, wanted: str) -> None:
+    with pytest.raises(RedisUnavailableError) as caught, translated(address):
+        try:
+            raise ConnectionRefusedError(111, "Connection refused")
+        except OSError:
+            raise redis.ConnectionError("Error 111 connecting to r.example:6379. Connection refused.")  # noqa: B904 - as redis-py does it
+    assert str(caught.value) == f"Redis at {address} cannot be reached: is it running, and {wanted}"
 
 
 def test_every_error_of_redis_py_is_translated() -> None:

@@ -41,7 +41,7 @@ def test_what_is_free_less_the_reserve(
         with Room(100).take(tmp_path, needed):
             pass
     else:
-        with pytest.raises(RoomError, match=r"901 bytes are needed and 1,000 are free"):
+        with pytest.raises(RoomError, match=r"901 B are needed and 1.0 kB are free"):
             Room(100).take(tmp_path, needed).__enter__()
 
 
@@ -49,7 +49,7 @@ def test_a_small_disk_has_a_small_reserve(tmp_path: Path, monkeypatch: pytest.Mo
     disk_of(monkeypatch, WHOLE)
     with Room(1 << 40).take(tmp_path, WHOLE - WHOLE // 20):
         pass
-    with pytest.raises(PlaceError, match=r"5,000 are kept free \(disk_reserve\)"):
+    with pytest.raises(PlaceError, match=r"5.0 kB are kept free \(disk_reserve\)"):
         Room(1 << 40).take(tmp_path, WHOLE - WHOLE // 20 + 1).__enter__()
 
 
@@ -57,7 +57,7 @@ def test_what_others_still_need_is_not_free(tmp_path: Path, monkeypatch: pytest.
     disk_of(monkeypatch, 1_000)
     shared = Room(0)
     with shared.take(tmp_path, 600):
-        with pytest.raises(PlaceError, match="600 are for transfers that run"):
+        with pytest.raises(PlaceError, match="600 B are for transfers that run"):
             shared.take(tmp_path, 401).__enter__()
         with shared.take(tmp_path, 400):
             pass

@@ -313,7 +313,7 @@ def test_room_that_runs_out(split: SplitFile, number: int, monkeypatch: pytest.M
         return -1
 
     monkeypatch.setattr(room, "_find_fallocate", lambda: full)
-    with pytest.raises(PlaceError, match="no room for 1,000 bytes") as caught:
+    with pytest.raises(PlaceError, match=r"no room for 1.0 kB;") as caught:
         split.prepare()
     # A file that is too large for the disk would not fit into an empty one either.
     assert isinstance(caught.value, RoomError) is (number != errno.EFBIG)
@@ -380,7 +380,7 @@ def test_a_disk_that_cannot_reserve_has_room_for_each_part(
     split = SplitFile(root, spec(), FILE, Cancel(), shared)
     split.prepare()
     with split.part(part(0, 700)) as sink, split.part(part(700, SIZE)):
-        with pytest.raises(PlaceError, match="1,000 are for transfers"):
+        with pytest.raises(PlaceError, match=r"1.0 kB are for transfers"):
             shared.take(root, 1).__enter__()
         sink.write(CONTENT[:500])
         with shared.take(root, 500):

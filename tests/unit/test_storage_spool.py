@@ -557,7 +557,7 @@ def test_a_part_takes_room_for_two_pieces(
     with spool.sink(split.part(part(0, 400)), Cancel()) as sink:
         with (
             spool.sink(split.part(part(400, 800)), Cancel()) as second,
-            pytest.raises(SpoolError, match=r"spool_dir: .* has no room for 200 bytes more"),
+            pytest.raises(SpoolError, match=r"spool_dir: .* has no room for 200 B more"),
             spool.sink(split.part(part(800, SIZE)), Cancel()),
         ):
             pytest.fail("there is no room")
