@@ -1,6 +1,7 @@
-"""`python -m benchmarks.member CLOCK SWITCH LEASE worker …`: a worker on a machine of its own.
+"""`python -m benchmarks.member CLOCK MACHINE LEASE worker …`: a worker on a machine of its own.
 
-CLOCK seconds are added to its clock; while the file SWITCH exists, one disk operation in three fails (EIO).
+CLOCK seconds are added to its clock. MACHINE is a folder: while there is a file `broken` in it, one disk
+operation in three fails (EIO); while there is a file `nameless`, no name of a host can be resolved.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import socket
 import stat
 import sys
 import time
@@ -16,6 +18,8 @@ from typing import Any
 
 from tests.e2e import short_lease
 
+#: Files that switch faults on.
+BROKEN, NAMELESS = "broken", "nameless"
 _BROKEN = 1 / 3
 #: What reads and writes files in the product; each takes the file's descriptor first.
 _OPERATIONS = ("copy_file_range", "fsync", "pread", "pwrite", "read", "sendfile", "write")
@@ -33,6 +37,18 @@ def break_disks(switch: str) -> None:
         setattr(os, name, _breaking(getattr(os, name), switch))
 
 
+def lose_names(switch: str) -> None:
+    """Let no host be found while the switch is there, not even one that is an address already."""
+    real = socket.getaddrinfo
+
+    def lost(*args: Any, **given: Any) -> Any:  # noqa: ANN401 passed on
+        if os.access(switch, os.F_OK):
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return real(*args, **given)
+
+    socket.getaddrinfo = lost
+
+
 def _breaking(operation: Callable[..., Any], switch: str) -> Callable[..., Any]:
     def broken(fd: int, *args: Any) -> Any:  # noqa: ANN401 passed on
         if random.random() < _BROKEN and os.access(switch, os.F_OK) and stat.S_ISREG(os.fstat(fd).st_mode):
@@ -44,9 +60,10 @@ def _breaking(operation: Callable[..., Any], switch: str) -> Callable[..., Any]:
 
 def main() -> int:
     """Break what is to be broken, then be a worker."""
-    _, clock, switch, *words = sys.argv
+    _, clock, machine, *words = sys.argv
     shift_clock(float(clock))
-    break_disks(switch)
+    break_disks(f"{machine}/{BROKEN}")
+    lose_names(f"{machine}/{NAMELESS}")
     sys.argv[1:] = words
     return short_lease.main()
 

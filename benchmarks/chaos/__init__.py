@@ -82,14 +82,14 @@ class _Chaos:
         if not self._mounts:
             _say("mounting takes root on Linux: faults of whole disks are left out")
         with self._impostor() as impostor:
-            self._one(0, _store(0), [], impostor)
+            self._one(0, _store(0), (), impostor)
             number = self._options.first
             while time.monotonic() < end and self._ledger.verdict.clean:
                 store = _store(number)
                 names = [kind.name for kind in self._kinds if kind.redis in ("", store.kind)]
                 self._one(number, store, schedule(names, self._options.seed, number, _STORM), impostor)
                 number += 1
-        if not self._ledger.stormy:
+        if not self._ledger.rounds:
             raise BenchmarkError("the time was over before the first fault: give it more --minutes")
         print(self._ledger.text(self._kinds))
         if not self._ledger.verdict.clean:
@@ -118,11 +118,12 @@ class _Chaos:
             judge = Judge(world, self._truth)
             one = Round(world, judge, strikes, {kind.name: kind for kind in self._kinds})
             one.run()
-        self._note(number, world, one, judge.verdict, calm=not strikes)
+        stormy = self._ledger.stormy if world.shared else self._ledger.stormy_own
+        (stormy if strikes else self._ledger.calm).append(one.seconds)
+        self._note(number, world, one, judge.verdict)
 
-    def _note(self, number: int, world: World, one: Round, verdict: Verdict, *, calm: bool) -> None:
+    def _note(self, number: int, world: World, one: Round, verdict: Verdict) -> None:
         ledger = self._ledger
-        (ledger.calm if calm else ledger.stormy).append(one.seconds)
         ledger.struck += one.struck
         ledger.asked_again += one.asked_again
         ledger.answers_spoiled += world.answers_spoiled
@@ -139,7 +140,8 @@ class _Chaos:
 
     def _complain(self, number: int, world: World, verdict: Verdict) -> None:
         kept = Path(tempfile.mkdtemp(prefix=f"hfd-chaos-{self._options.seed}-{number}-"))
-        shutil.copytree(world.folder, kept, dirs_exist_ok=True)
+        for log in filter(Path.is_file, world.folder.iterdir()):
+            shutil.copy(log, kept)
         for what, found in vars(verdict).items():
             for each in sorted(found):
                 _say(f"  {what}: {each}")

@@ -28,7 +28,7 @@ def _fill(folder: Path) -> Heal:
 
 
 def _full_disk(world: World, chance: random.Random) -> Heal:
-    return _fill(world.disk)
+    return _fill(world.real_disk)
 
 
 def _full_nas(world: World, chance: random.Random) -> Heal:
@@ -36,8 +36,19 @@ def _full_nas(world: World, chance: random.Random) -> Heal:
 
 
 def _no_nas(world: World, chance: random.Random) -> Heal:
-    unmount(world.nas)
-    return lambda: mount(world.nas, "--bind", str(world.real_nas))
+    return _unmounted(world.nas, world.real_nas)
+
+
+def _no_disk(world: World, chance: random.Random) -> Heal:
+    """Take the disk away, but not from a master: it marks the folder that it names, wherever that lies."""
+    if world.shared and world.asking:
+        raise NotNowError
+    return _unmounted(world.disk, world.real_disk)
+
+
+def _unmounted(folder: Path, real: Path) -> Heal:
+    unmount(folder)
+    return lambda: mount(folder, "--bind", str(real))
 
 
 def _read_only(at: Callable[[World], Path]) -> Callable[[World, random.Random], Heal]:
@@ -80,7 +91,7 @@ def _spoil_complete(world: World, chance: random.Random) -> Heal:
     found = [
         (repo, path)
         for repo in world.repos
-        for root in world.roots
+        for root in (world.real_nas, *world.outputs)
         for path in sorted((root / repo.partition("/")[2]).rglob("*"))
         if path.is_file()
     ]
@@ -93,7 +104,7 @@ def _spoil_complete(world: World, chance: random.Random) -> Heal:
 
 
 def _spoil_partial(world: World, chance: random.Random) -> Heal:
-    folders = [root / _STATE / "partial" for root in world.roots]
+    folders = [root / _STATE / "partial" for root in (world.real_nas, *world.outputs)]
     found = [
         path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir()) if path.is_file()
     ]
@@ -107,6 +118,7 @@ def _kinds() -> Iterator[tuple[str, Callable[[World, random.Random], Heal], bool
     yield "disk full", _full_disk, True
     yield "NAS full", _full_nas, True
     yield "NAS unmounted and mounted again", _no_nas, True
+    yield "disk unmounted and mounted again", _no_disk, True
     yield "disk read-only", _read_only(lambda world: world.disk), True
     yield "NAS read-only", _read_only(lambda world: world.nas), True
     yield "EIO on a machine's disks", _io_errors, False

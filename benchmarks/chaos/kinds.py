@@ -31,6 +31,8 @@ class Kind:
     redis: str = ""
     #: Whether it waits until no other fault of its group lasts.
     alone: bool = False
+    #: How many times as long as others it lasts.
+    lasts: float = 1.0
 
 
 def nothing() -> None:

@@ -20,8 +20,10 @@ class Ledger:
     #: Files and bytes of one round, each of them delivered to the NAS as well.
     files: int
     size: int
+    #: Seconds of each round, where all workers share a folder, and where each has its own.
     calm: list[float] = field(default_factory=list)
     stormy: list[float] = field(default_factory=list)
+    stormy_own: list[float] = field(default_factory=list)
     struck: Counter[str] = field(default_factory=Counter)
     verdict: Verdict = field(default_factory=Verdict)
     answers_spoiled: int = 0
@@ -37,12 +39,18 @@ class Ledger:
         mine.counters |= verdict.counters
         mine.hung += verdict.hung
         mine.traces |= verdict.traces
+        mine.excused |= verdict.excused
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds had faults."""
+        return len(self.stormy) + len(self.stormy_own)
 
     def text(self, kinds: Sequence[Kind]) -> str:
         """Return the report."""
-        rounds = len(self.stormy)
+        rounds, seconds = self.rounds, sum(self.stormy) + sum(self.stormy_own)
         about = (
-            f"Seed {self.seed}, {self.workers} workers, {rounds} rounds in {sum(self.stormy):.0f} s; in each "
+            f"Seed {self.seed}, {self.workers} workers, {rounds} rounds in {seconds:.0f} s; in each "
             f"{self.files} files, {self.size / 1e6:.0f} MB, in 3 jobs, downloaded and delivered to a NAS: "
             f"{rounds * self.files} files, {rounds * self.size / 1e9:.2f} GB."
         )
@@ -63,11 +71,13 @@ class Ledger:
 
     def _times(self) -> str:
         rows = [
-            ("a round without faults, s (median)", report.median(self.calm)),
-            ("a round with faults, s (median)", report.median(self.stormy)),
+            ("a round without faults, one shared folder, s (median)", report.median(self.calm)),
+            ("a round with faults, one shared folder, s (median)", report.median(self.stormy)),
             ("its ratio to the round without", report.ratio(self.stormy, self.calm)),
-            ("faults in a round (mean)", f"{self.struck.total() / max(len(self.stormy), 1):.1f}"),
+            ("a round with faults, a folder for each worker, s (median)", report.median(self.stormy_own)),
+            ("faults in a round (mean)", f"{self.struck.total() / max(self.rounds, 1):.1f}"),
             ("wrong answers of the hub that came of its faults", str(self.answers_spoiled)),
+            ("complete files that somebody damaged, found so", str(len(self.verdict.excused))),
             ("commands given again, as the documents say", str(self.asked_again)),
             ("workers that ended by themselves, and were started again", str(self.ended)),
         ]

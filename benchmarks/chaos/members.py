@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.member import BROKEN, NAMELESS
 from benchmarks.waiting import Child
 
 #: Seconds until a worker that ended is started again.
@@ -45,8 +46,10 @@ class Member:
         self._thaw_at = self._start_at = 0.0
         #: Seconds by which the clock is off, from the next start on.
         self.clock = 0
-        #: While this file is there, the machine's disks fail.
-        self.broken = folder / f"broken-{number}"
+        self._machine = folder / f"machine-{number}"
+        self._machine.mkdir(parents=True)
+        #: While these files are there, the machine's disks fail, and it finds no host.
+        self.broken, self.nameless = self._machine / BROKEN, self._machine / NAMELESS
         self.logs: list[Path] = []
 
     @property
@@ -74,7 +77,7 @@ class Member:
         """Start the worker."""
         self._lives += 1
         name = f"worker-{self._number}-{self._lives}"
-        program = [sys.executable, "-m", "benchmarks.member", str(self.clock), str(self.broken)]
+        program = [sys.executable, "-m", "benchmarks.member", str(self.clock), str(self._machine)]
         words = [*program, *self._words]
         self._child = Child(words, folder=self._folder, name=name, environ=self._environ)
         self.logs.append(self._folder / f"{name}.err")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from benchmarks.chaos.kinds import Heal, Kind, nothing
+from benchmarks.chaos.kinds import Heal, Kind, NotNowError, nothing
 from benchmarks.chaos.world import World
 from tests.hub import faults
 from tests.hub.faults import Fault
@@ -16,6 +16,8 @@ _LARGE = "*.safetensors"
 _ROUTES = ("cdn", "cache", "resolve", "info", "tree", "paths")
 #: Bytes of an answer after which it may break, and the most answers that one fault spoils.
 _WITHIN, _MOST = 1_000_000, 6
+#: How much longer than others the hub's refusing lasts: up to 8 s.
+_LONGER = 1.6
 
 Maker = Callable[[random.Random], Fault]
 
@@ -51,6 +53,20 @@ def _storm(make: Maker) -> Callable[[World, random.Random], Heal]:
     return strike
 
 
+def _refused(world: World, chance: random.Random) -> Heal:
+    """Let nobody connect to the hub itself."""
+    if world.hub.refuses:
+        raise NotNowError
+    world.hub.refuse()
+    return world.hub.listen
+
+
+def _no_names(world: World, chance: random.Random) -> Heal:
+    switch = chance.choice(world.members.all).nameless
+    switch.touch()
+    return lambda: switch.unlink(missing_ok=True)
+
+
 def _expire(world: World, chance: random.Random) -> Heal:
     world.hub.expire_links()
     return nothing
@@ -62,7 +78,7 @@ def _wrong_certificate(world: World, chance: random.Random) -> Heal:
 
 
 def _all() -> Iterator[tuple[str, Callable[[World, random.Random], Heal]]]:
-    yield "connection refused", _spoil(lambda chance: faults.Redirect(_NO_SERVER))
+    yield "connection refused behind a redirect", _spoil(lambda chance: faults.Redirect(_NO_SERVER))
     yield "connection closed without an answer", _storm(lambda chance: faults.Drop())
     yield "reset in mid-body", _spoil(lambda chance: faults.Reset(_after(chance)))
     yield "body truncated", _spoil(lambda chance: faults.Truncate(_after(chance)))
@@ -86,8 +102,12 @@ def _all() -> Iterator[tuple[str, Callable[[World, random.Random], Heal]]]:
     yield "5xx storm", _storm(lambda chance: faults.Status(chance.choice((500, 502, 503, 504))))
     yield "links expired", _expire
     yield "redirect loop", _spoil(lambda chance: faults.Redirect())
-    yield "DNS failure", _spoil(lambda chance: faults.Redirect(_NO_HOST))
+    yield "DNS failure behind a redirect", _spoil(lambda chance: faults.Redirect(_NO_HOST))
+    yield "DNS failure of a machine", _no_names
     yield "certificate of another host", _wrong_certificate
 
 
-KINDS = [Kind("network", name, strike) for name, strike in _all()]
+KINDS = [
+    Kind("network", "connection refused by the hub", _refused, lasts=_LONGER),
+    *(Kind("network", name, strike) for name, strike in _all()),
+]

@@ -6,6 +6,7 @@ import random
 import secrets
 from collections.abc import Callable, Iterator
 
+from benchmarks.chaos.clock import may_move
 from benchmarks.chaos.kinds import Heal, Kind, nothing
 from benchmarks.chaos.stores import SENTINELS, SINGLE, Group, Single
 from benchmarks.chaos.world import World
@@ -68,6 +69,18 @@ def _password(world: World, chance: random.Random) -> Heal:
     return lambda: commands.config_set("requirepass", before)
 
 
+def _clock(leases: tuple[float, float]) -> Callable[[World, random.Random], Heal]:
+    """Move its clock by some leases: as they are short here, that is what minutes are elsewhere."""
+
+    def strike(world: World, chance: random.Random) -> Heal:
+        clock = _single(world).clock
+        assert clock
+        clock.move(round(world.lease * chance.uniform(*leases)))
+        return lambda: clock.move(0)
+
+    return strike
+
+
 def _group(world: World) -> Group:
     assert isinstance(world.store, Group)
     return world.store
@@ -112,6 +125,9 @@ def _kinds() -> Iterator[tuple[str, Callable[[World, random.Random], Heal]]]:
     yield "frozen (SIGSTOP)", _frozen
     yield "full (maxmemory, noeviction)", _full
     yield "password changed", _password
+    if may_move():
+        yield "its clock ahead for a while", _clock((2, 5))
+        yield "its clock behind for a while", _clock((-5, -2))
 
 
 def _group_kinds() -> Iterator[tuple[str, Callable[[World, random.Random], Heal]]]:

@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from benchmarks.chaos.judge import Judge
@@ -21,8 +22,6 @@ _LOOK = 0.05
 _ASK = 1.0
 #: Seconds after the last fault in which everything has to be done, and a command has to end.
 END_SECONDS = 180.0
-#: What a job is whose files nobody downloads any more.
-_DOWNLOADED = (JobState.DONE, JobState.DELIVERING)
 
 
 @dataclass
@@ -86,9 +85,9 @@ class Round:
             heal = kind.strike(self._world, random.Random(strike.seed))
         except NotNowError:
             return False
-        self._world.note(f"{strike.kind}, for {strike.seconds:.1f} s")
+        self._world.note(f"{strike.kind}, for {strike.seconds * kind.lasts:.1f} s")
         self.struck[strike.kind] += 1
-        self._lasting.append(_Fault(kind, now + strike.seconds, heal))
+        self._lasting.append(_Fault(kind, now + strike.seconds * kind.lasts, heal))
         return True
 
     def _lasts(self, group: str) -> bool:
@@ -112,12 +111,36 @@ class Round:
         self._heal(float("inf"))
         self._world.hub.heal()
         self._waiting.clear()
-        self._judge.verdict.hung += [user.end() for user in self._users.values() if not user.satisfied]
+        stuck = [user.end() for user in self._users.values() if not user.satisfied]
+        self._judge.verdict.hung += stuck or self._still_troubled()
         self.asked_again = sum(user.commands - 1 for user in self._users.values())
         self._world.members.close()
         if self._world.tally.hung:
             self._judge.verdict.hung.append(f"{self._world.tally.hung} workers did not leave when asked to")
-        self._judge.conclude(until(self._jobs, "jobs in Redis", END_SECONDS))
+        jobs = until(self._jobs, "jobs in Redis", END_SECONDS)
+        with closing(self._world.store.administrator()) as client:
+            self._judge.look_into(client, self._world.redis.namespace)
+        self._judge.conclude(jobs)
+
+    def _still_troubled(self) -> list[str]:
+        """Return what ails workers for longer than a pause of theirs, although nothing is wrong any more."""
+        deadline = time.monotonic() + END_SECONDS
+        while (troubles := self._troubles()) and time.monotonic() < deadline:
+            check_interrupted()
+            self._world.members.tend()
+            time.sleep(_LOOK)
+        return troubles
+
+    def _troubles(self) -> list[str]:
+        try:
+            workers = self._world.view.workers()
+        except RedisUnavailableError as error:
+            return [str(error)]
+        return [
+            f"{each.id}: {each.trouble or each.nas_trouble}"
+            for each in workers
+            if each.trouble or each.nas_trouble
+        ]
 
     def _jobs(self) -> dict[str, JobStatus] | None:
         """Return the jobs by their repos; None while Redis is away."""
@@ -149,7 +172,7 @@ class _User:
         self.satisfied = False
         if job is None or self._command is None or self._needs_help(job):
             self._ask()
-        elif job.state in _DOWNLOADED and job.created_at < self._spoiled_at:
+        elif job.state is JobState.DONE and job.created_at < self._spoiled_at:
             words = ("forget", str(job.id), "--yes")
             self._command = self._world.command(f"forget-{job.id}-{self.commands}", *words)
         elif job.state is JobState.DONE:
@@ -170,5 +193,7 @@ class _User:
         return f"{self._repo}: " + ("its command does not end" if running else "its job does not end")
 
     def _ask(self) -> None:
+        if self._world.shared and self._world.mounts and not self._world.disk.is_mount():
+            return  # who asks for files in a folder mounts it first
         self.commands += 1
         self._command = self._world.master(self._repo, self.commands)

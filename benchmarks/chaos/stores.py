@@ -11,6 +11,7 @@ from types import TracebackType
 
 import redis
 
+from benchmarks.chaos.clock import Clock, may_move
 from distributed_downloader.config import RedisConfig
 from tests.queue.relay import Relay
 from tests.sentinels import SERVICE, Sentinels
@@ -30,6 +31,10 @@ class Single:
         self._password = secrets.token_hex(16)
         settings = {"requirepass": self._password, "appendonly": "yes", "appendfsync": "everysec"}
         self.server = Server(binary, settings=settings)
+        #: Its clock, None where it cannot be moved.
+        self.clock = Clock(self.server.folder / "clock", binary) if may_move() else None
+        if self.clock:
+            self.server.binary = self.clock.binary
         self.relay = Relay(self.server.socket)
         #: How we look at it ourselves.
         self.config = RedisConfig.model_validate(
@@ -54,15 +59,7 @@ class Single:
 
     def administrator(self) -> redis.Redis:
         """Return a connection that is logged in and stays so, whatever the password is meanwhile."""
-        path = str(self.server.socket)
-        client = redis.Redis(
-            unix_socket_path=path,
-            password=self._password,
-            decode_responses=True,
-            single_connection_client=True,
-        )
-        client.ping()
-        return client
+        return _connect(self.server, self._password)
 
     def forget_last_second(self) -> None:
         """Crash, and come back without what came last: it was not on disk yet."""
@@ -126,3 +123,19 @@ class Group:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.sentinels.__exit__(kind, error, trace)
+
+    def administrator(self) -> redis.Redis:
+        """Return a connection to the master."""
+        return _connect(self.sentinels.master, self._password)
+
+
+def _connect(server: Server, password: str) -> redis.Redis:
+    client = redis.Redis(
+        unix_socket_path=str(server.socket),
+        password=password,
+        decode_responses=True,
+        encoding_errors="surrogateescape",
+        single_connection_client=True,
+    )
+    client.ping()
+    return client

@@ -55,11 +55,21 @@ class World:
         self.hub = FaultyHub(repos)
         self.rules: list[Rule] = []
         self.folder = folder
-        self.disk, self.nas, self.real_nas = (folder / name for name in ("disk", "nas", "real-nas"))
+        self.disk, self.nas = folder / "disk", folder / "nas"
+        #: What is mounted there; without root, the same folders.
+        self.real_disk, self.real_nas = (
+            folder / f"real-{each.name}" if mounts else each for each in (self.disk, self.nas)
+        )
         self.redis = RedisClient(store.config)
         self.view = RedisView(self.redis)
         self.tally = Tally()
-        self.outputs = [self.disk / "shared"] if shared else [self.disk / f"own-{n}" for n in range(workers)]
+        names = ["shared"] if shared else [f"own-{n}" for n in range(workers)]
+        #: The folders for downloads, as commands and workers call them, and where they really lie.
+        self._outputs, self.outputs = ([top / name for name in names] for top in (self.disk, self.real_disk))
+        #: What workers have for themselves where all share a folder: nothing may get there.
+        self.unused = [folder / f"unused-{n}" for n in range(workers if shared else 0)]
+        #: Commands that were started.
+        self.commands: list[Child] = []
         #: Inodes that somebody else has changed, and repos of which that concerns a complete file since they
         #: were asked for.
         self.changed: set[tuple[int, int]] = set()
@@ -69,14 +79,14 @@ class World:
 
     def __enter__(self) -> World:
         with ExitStack() as stack:
-            for folder in (self.disk, self.nas, self.real_nas):
-                folder.mkdir(parents=True)
-            if self.mounts:
-                for folder in (self.disk, self.real_nas):
-                    mount(folder, "-t", "tmpfs", "-o", DISK, "chaos")
-                    stack.callback(unmount_all, folder)
-                mount(self.nas, "--bind", str(self.real_nas))
-                stack.callback(unmount_all, self.nas)
+            for folder in self._folders:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            for folder, real in self.mounted:
+                mount(real, "-t", "tmpfs", "-o", DISK, "chaos")
+                stack.callback(unmount_all, real)
+                mount(folder, "--bind", str(real))
+                stack.callback(unmount_all, folder)
             make_place(self.nas, create_root=False)
             stack.enter_context(self.store)
             stack.enter_context(self.hub)
@@ -84,6 +94,7 @@ class World:
             settings = self.folder / "fleet.ini"
             settings.touch(0o600)
             settings.write_text(self._ini())
+            stack.callback(self._end_commands)
             stack.callback(self.members.close)
             self._stack = stack.pop_all()
         return self
@@ -92,16 +103,39 @@ class World:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
-        for folder in (self.disk, self.nas, self.real_nas):
-            shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def mounted(self) -> list[tuple[Path, Path]]:
+        """The mount points, and what is mounted there."""
+        return [(self.disk, self.real_disk), (self.nas, self.real_nas)] if self.mounts else []
+
+    @property
+    def forbidden(self) -> list[Path]:
+        """Where no file may lie: below mounts, and in folders that no job names."""
+        return [folder for folder, _ in self.mounted if self.shared or folder is self.nas] + self.unused
+
+    @property
+    def _folders(self) -> set[Path]:
+        return {self.disk, self.nas, self.real_disk, self.real_nas, *self.unused}
 
     def command(self, name: str, *words: str) -> Child:
         """Start a command of the product as a user would."""
-        return Child(self._words(*words), folder=self.folder, name=name, environ=self._environ("head"))
+        child = Child(self._words(*words), folder=self.folder, name=name, environ=self._environ("head"))
+        self.commands.append(child)
+        return child
+
+    @property
+    def asking(self) -> bool:
+        """Whether a command runs."""
+        return any(command.running for command in self.commands)
+
+    def _end_commands(self) -> None:
+        for command in self.commands:
+            command.end()
 
     def master(self, repo: str, number: int) -> Child:
         """Ask for a repo, for the n-th time."""
-        where = ("--output-dir", str(self.outputs[0])) if self.shared else ()
+        where = ("--output-dir", str(self._outputs[0])) if self.shared else ()
         name = f"master-{repo.replace('/', '-')}-{number}"
         return self.command(name, "master", repo.removeprefix("models/"), *where, "--split", "2MiB")
 
@@ -129,7 +163,7 @@ class World:
     def _member(self, number: int) -> Member:
         words = [str(LEASE), "--config", str(self.folder / "fleet.ini"), "worker"]
         words += ["--concurrency", str(SLOTS), "--max-bandwidth", RATE]
-        output = self.outputs[0 if self.shared else number]
+        output = (self.unused if self.shared else self._outputs)[number]
         environ = self._environ(f"machine-{number}") | {"OUTPUT_DIR": str(output)}
         return Member(number, self.folder, words, environ, self.tally)
 

@@ -55,8 +55,7 @@ class Benchmark:
         """Return what the run has made and not removed."""
         pid = self.process.pid
         names = [path.name for path in Path("/sys/class/net").glob(f"hfd{pid}-*")]
-        for folder in (Path("/dev/shm"), self.temporary):
-            names += [str(path) for path in folder.glob(f"hfd-{pid}-*")]
+        names += map(str, [*Path("/dev/shm").glob(f"hfd-{pid}-*"), *self.temporary.iterdir()])
         if shutil.which("ip"):
             namespaces = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=False).stdout
             names += re.findall(rf"^hfd-{pid}-\S+", namespaces, re.MULTILINE)

@@ -169,7 +169,7 @@ def test_a_frozen_worker_does_not_hold_up_the_others(
     before = tree(output / "org/model")
     zombie.signal(signal.SIGCONT)
     stall.release.set()
-    until(lambda: "given to another worker" in zombie.log or "taken for dead" in zombie.log)
+    until(lambda: "not this worker's any more" in zombie.log or "taken for dead" in zombie.log)
     zombie.signal(signal.SIGTERM)
     assert zombie.wait() == 0
     assert tree(output / "org/model") == before
