@@ -20,6 +20,7 @@ DownloaderError                      exit code 1
     |   +-- NetworkError                     reset, truncated body, redirects in a circle
     |   |   +-- NoAnswerError                    closed before an answer began
     |   |   |   +-- NoConnectionError                refused, unknown name, certificate, proxy
+    |   +-- HubAwayError                     this machine cannot reach the hub of the job
     |   +-- StalledError                     bytes come too slowly, or not at all
     |   +-- ServerError                      5xx
     |   +-- RateLimitError                   429, with the pause that the server asks for
@@ -34,7 +35,6 @@ DownloaderError                      exit code 1
     |   +-- PlaceUnseenError                 the folder of the job is not the one that others see
     |   +-- SpoolError                       the worker's own spool: full, gone, closed
     |   +-- WaitsForNasError                 full of files that wait for the NAS
-    +-- HubAwayError                     this machine cannot reach the hub of the job
     +-- NotAllowedError                  this machine's [security] rules forbid the job
     +-- StoppedError                     the task was taken back: shutdown, cancel, lost lease
 """
@@ -194,7 +194,7 @@ class WaitsForNasError(LocalError):
     """The disk is full of files that wait for the NAS: it passes when these are delivered."""
 
 
-class HubAwayError(TransferError):
+class HubAwayError(TransientError):
     """The hub of the job cannot be reached from this machine; others may reach it."""
 
 

@@ -11,7 +11,7 @@ from distributed_downloader.config import AppConfig
 from distributed_downloader.errors import LocalError, PlaceUnseenError, TransferError
 from distributed_downloader.models import Descriptor, DownloadTask, JobSpec
 from distributed_downloader.nas_names import nas_parts
-from distributed_downloader.storage.place import make_place, read_place, require_place
+from distributed_downloader.storage.place import make_place, read_place, refuse_if_dry, require_place
 from distributed_downloader.storage.room import Room
 from distributed_downloader.storage.split import SplitFile
 
@@ -79,6 +79,7 @@ class Folders:
             return
         found = read_place(self._own)
         if not found:
+            refuse_if_dry(self._own)
             raise LocalError(
                 f"{self._own} is not what it was any more: mount its disk again "
                 "(or start this worker again, if it is to be a new folder)"

@@ -203,9 +203,9 @@ class DownloadTask(Model):
     token: Token
     spec: JobSpec
     about: Descriptor
-    #: Failures so far, and those that say little about the file.
+    #: Failures so far, and those because of a host that was away.
     tries: int = Field(default=0, ge=0)
-    excused: int = Field(default=0, ge=0)
+    away: int = Field(default=0, ge=0)
     #: Seconds to wait before asking the hub, because it told some worker to pause.
     hold: float = Field(default=0, ge=0)
 

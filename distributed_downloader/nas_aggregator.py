@@ -38,6 +38,8 @@ _SLOW = 10.0
 _MOMENT = 1.0
 #: Files of jobs that are not for this machine which one look passes over, on its way to others.
 _PASSED_OVER = 1000
+#: Files that it asks for at once, where some are of such jobs.
+_LOOKED_AT = 100
 #: Seconds between two searches for what killed workers left on the NAS.
 _SWEEP = 24 * 3600.0
 
@@ -260,26 +262,29 @@ class NASAggregator:
     def _take(self, folder: str, root: Path) -> bool | None:
         """Take what is owed, as much as the threads can soon copy; while there is trouble, one to try.
 
-        Returns whether there was any; None if all that could be had is not for this machine.
+        Returns whether there may be more; None if all that could be had is not for this machine.
         """
         limit = 1 if self._troubles.with_nas else 2 * self._settings.copy_threads
         room = limit - len(self._copiers.held)
         if room <= 0 or self._troubles.resting or self._standstill() or self._stopping.is_set():
             return False
-        taken, passed_over = self._allowed(folder, room)
+        taken, others = self._allowed(folder, room)
         for owed in taken:
             self._copiers.add(Copy(owed, folder, root))
-        return bool(taken) or (None if passed_over else False)
+        return bool(taken) or others
 
-    def _allowed(self, folder: str, room: int) -> tuple[list[Owed], bool]:
-        """Take up to `room` files of jobs that are for this machine; also return whether others were met.
+    def _allowed(self, folder: str, room: int) -> tuple[list[Owed], bool | None]:
+        """Take up to `room` files of jobs that are for this machine; others go to the end of the line.
 
-        Those go to the end of the line, where a machine that may have them finds them at once.
+        There, a machine that may have them finds them at once. Also returns whether there may be more for
+        this machine; None if there are only such others.
         """
         ended_only, taken = not self._settings.copy_after_download, list[Owed]()
         passed_over = dict[Token, str]()
         while len(taken) < room and len(passed_over) < _PASSED_OVER:
-            found = self._owed.take_owed(folder, room - len(taken), _BUSY, ended_only=ended_only)
+            # Where there are some that are not for us, there are many, and each look takes its time.
+            limit = max(room, _LOOKED_AT) if passed_over else room
+            found = self._owed.take_owed(folder, limit, _BUSY, ended_only=ended_only)
             objections = {owed.token: self._rules.objection(owed.spec) for owed in found}
             taken += [owed for owed in found if not objections[owed.token]]
             forbidden = {token: text for token, text in objections.items() if text}
@@ -287,8 +292,10 @@ class NASAggregator:
             if not forbidden.keys() - passed_over.keys():
                 break  # there are none, or we have been all around
             passed_over |= forbidden
+        self._owed.keep_owed(folder, [owed.token for owed in taken[room:]], 0)
         self._tell_of(passed_over)
-        return taken, bool(passed_over)
+        all_around = len(taken) < room and len(passed_over) < _PASSED_OVER
+        return taken[:room], None if passed_over and all_around else bool(passed_over)
 
     def _tell_of(self, passed_over: Mapping[Token, str]) -> None:
         """Say why files are left to others, each reason once."""

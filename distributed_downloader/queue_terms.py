@@ -77,12 +77,12 @@ class Split(enum.IntEnum):
 
 
 class Blind(enum.IntEnum):
-    """What became of a task whose folder a worker does not see."""
+    """What became of a task that is none for a worker, which does not see its folder or reach its hub."""
 
     STALE = 0
-    #: It waits for others, who may see the folder.
+    #: It waits for others, who may do better.
     FOR_OTHERS = 1
-    #: Nobody does, and the job sleeps for a while.
+    #: No worker can do it, and the job sleeps for a while.
     ASLEEP = 2
 
 

@@ -220,14 +220,14 @@ class RedisClient:
         answer = self.scripts.run("begin", worker_id, token)
         if answer is None:
             return None
-        line, spec, tries, hold, excused = answer
+        line, spec, tries, hold, away = answer
         try:
             return DownloadTask(
                 token=Token.parse(token),
                 spec=JobSpec.model_validate_json(spec),
                 about=Descriptor.from_line(line),
                 tries=int(tries),
-                excused=int(excused),
+                away=int(away),
                 hold=min(int(hold) / 1000, self.limits.hold),
             )
         except (ValueError, RefusedError) as error:
@@ -270,11 +270,13 @@ class RedisClient:
         *,
         parked_for: float = 0,
         excused_tries: int = 0,
+        counted: str = "",
     ) -> Verdict:
         """Count a failed try: again after `delay` seconds, or never (None, or the tries are used up).
 
         With `parked_for`, the retry is offered to `failure.host` alone for that many seconds first.
-        With `excused_tries`, the failure says little about the file: it is counted apart, to that limit.
+        With `excused_tries`, the failure says little about the file: it is counted apart, with others of
+        that kind (`counted`: see fail.lua), to that limit.
         """
         return Verdict(
             self.scripts.run(
@@ -284,7 +286,7 @@ class RedisClient:
                 failure.model_dump_json(),
                 -1 if delay is None else _ms(delay),
                 excused_tries or self.limits.max_tries,
-                "~" if excused_tries else "",
+                counted,
                 _ms(parked_for),
                 failure.host,
             )

@@ -58,7 +58,7 @@ class RedisParts:
         ]
 
     def blind(self, worker_id: str, token: str, reason: str) -> Blind:
-        """Give a task back because the worker does not see the folder of its job."""
+        """Give a task back that is none for this worker, which does not see its folder, say."""
         return Blind(self._scripts.run("blind", worker_id, token, reason))
 
     def steal(self, worker_id: str, bytes_per_second: float) -> Tail:

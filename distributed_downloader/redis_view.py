@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 from pydantic import ValidationError
 
@@ -24,6 +25,8 @@ from distributed_downloader.redis_connection import Answer, translated
 from distributed_downloader.redis_files import FileProgress, RedisFiles, read_failure
 from distributed_downloader.redis_waiting import NextTry, RedisWaiting
 
+#: Behind a task's number: all that is counted of it but for losses, see retry.Counted.
+_KINDS_OF_TRIES = ("", "~", "?")
 _TYPES = {f"{kind.value}s": kind for kind in RepoType}
 
 
@@ -112,12 +115,13 @@ class RedisView:
 
     def _with_all_tries(self, job: int, found: Mapping[int, Failure]) -> Iterator[Failure]:
         """Count the tries that were excused as well, of which the last one to fail did not know."""
-        names = [f"{task}{kind}" for task in found for kind in ("", "~")]
+        names = [f"{task}{kind}" for task in found for kind in _KINDS_OF_TRIES]
         with translated(self._client.address):
             counts: Answer = self._redis.hmget(self._key(f"job:{job}:tries"), names) if names else []
-        numbers = [number_or(count, 0) for count in counts]
-        for failure, plain, excused in zip(found.values(), numbers[::2], numbers[1::2], strict=True):
-            yield failure.model_copy(update={"tries": max(failure.tries, plain + excused)})
+        numbers = (number_or(count, 0) for count in counts)
+        for failure in found.values():
+            tries = sum(islice(numbers, len(_KINDS_OF_TRIES)))
+            yield failure.model_copy(update={"tries": max(failure.tries, tries)})
 
     def next_tries(self, jobs: Collection[int], limit: int) -> list[tuple[int, NextTry]]:
         """Return of each job the next `limit` tasks that wait for another try, with its id."""
@@ -218,7 +222,7 @@ def _blocked(workers: Sequence[str], blind: Mapping[str, str]) -> str:
     """Return why no living worker can go on with a job, "" if one can, or none is there at all."""
     if not workers or not all(worker in blind for worker in workers):
         return ""
-    return f"no living worker can go on with it: {workers[0]}: {blind[workers[0]]}"
+    return f"no living worker can go on with it: {workers[0]}: {blind[workers[0]].partition(' ')[2]}"
 
 
 def _job(

@@ -39,8 +39,8 @@ class Reports:
         self._host, self._policy = host, policy
         self._on_rest, self._on_refusal = on_rest, on_refusal
         self._on_sealer, self._on_owed = on_sealer, on_owed
-        #: The job that was last put to sleep, and why, so that it is told once.
-        self._asleep = (0, "")
+        #: The jobs that were put to sleep, and why, so that it is told once.
+        self._asleep: dict[int, str] = {}
 
     def success(self, worker_id: str, token: str, running: Running, outcome: Outcome) -> Report:
         """Return the report of what a task came to."""
@@ -50,16 +50,17 @@ class Reports:
 
     def failure(self, worker_id: str, token: str, running: Running, error: TransferError) -> Report:
         """Return the report of a task that did not succeed, as the policy decides it."""
-        decision = self._policy.decide(error, running.task.tries, running.task.excused)
-        action, reason = decision.action, _reason(error, running.task.file.path)
+        task = running.task
+        decision = self._policy.decide(error, task.tries, task.away, kept=_kept(running, error))
+        action, reason = decision.action, _reason(error, task.file.path)
         if action is Action.BLIND:
-            return lambda: self._blind(worker_id, token, running.task, reason, error)
+            return lambda: self._blind(worker_id, token, task, reason, error)
         if action is Action.REST:
             self._on_rest(reason, error)
         if action in (Action.RELEASE, Action.REST):
             # A trouble of this machine is told by the rest that it begins.
             level = logging.DEBUG if action is Action.REST else logging.INFO
-            log.log(level, "back    %s: %s", running.task.name, reason)
+            log.log(level, "back    %s: %s", task.name, reason)
             return lambda: self._released(worker_id, token)
         return lambda: self._failed(worker_id, token, running, error, decision)
 
@@ -74,12 +75,11 @@ class Reports:
             length=running.hold.length,
             owes=outcome.owes,
         )
-        if task.token.job == self._asleep[0]:
-            self._asleep = (0, "")
-            log.info("job %d goes on", task.token.job)
         if settled is Settled.STALE:
             log.info("done    %s, but the task is not this worker's any more", running.name)
             return
+        if self._asleep.pop(task.token.job, ""):
+            log.info("job %d goes on", task.token.job)
         if task.about.is_seal:
             log.info("sealed  %s: complete, %s right", task.name, _proof(task))
         else:
@@ -109,9 +109,9 @@ class Reports:
             self._on_rest(reason, error)  # or it would be our next claim again
         if answer is not Blind.ASLEEP:
             return
-        known, job = self._asleep, task.token.job
-        self._asleep = (job, reason)
-        level = logging.DEBUG if known == self._asleep else logging.WARNING
+        job = task.token.job
+        level = logging.DEBUG if self._asleep.get(job) == reason else logging.WARNING
+        self._asleep[job] = reason
         log.log(level, "back    %s: %s; no living worker can go on with job %d", task.name, reason, job)
 
     def _released(self, worker_id: str, token: str) -> None:
@@ -124,8 +124,7 @@ class Reports:
         if decision.hold:
             self._redis.hold(task.spec.endpoint, decision.hold)
         reason = _reason(error, task.file.path)
-        # What is written of a part lies where all see it: no host is better than another.
-        kept = running.bytes_done if isinstance(error, TransientError) and not task.about.place else 0
+        kept = _kept(running, error)
         verdict = self._redis.fail(
             worker_id,
             token,
@@ -140,11 +139,17 @@ class Reports:
             None if decision.action is Action.BURY else decision.delay,
             parked_for=park_seconds(kept),
             excused_tries=decision.excused_tries,
+            counted=decision.counted.value,
         )
         if verdict is Verdict.RETRY:
             log.warning("retry   %s in %.0f s: %s", task.name, decision.delay, reason)
         elif verdict is Verdict.BURIED:
             log.error("failed  %s: %s", task.name, reason)
+
+
+def _kept(running: Running, error: TransferError) -> int:
+    """Return the bytes that lie here alone; what is written of a part lies where all see it."""
+    return running.bytes_done if isinstance(error, TransientError) and not running.task.about.place else 0
 
 
 def _proof(task: DownloadTask) -> str:

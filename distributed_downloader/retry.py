@@ -37,6 +37,16 @@ class Action(enum.Enum):
     BURY = "bury"
 
 
+class Counted(enum.Enum):
+    """Which of a file's failures are counted together."""
+
+    FAILURE = ""
+    #: The hub asks for pauses, or machines have no place for the file.
+    NOT_NOW = "~"
+    #: A host gives no answer, or has a problem of its own.
+    AWAY = "?"
+
+
 @dataclass(frozen=True)
 class Decision:
     """The action, and the seconds to wait before the next try."""
@@ -45,8 +55,9 @@ class Decision:
     delay: float = 0
     #: Seconds for which the whole fleet leaves the hub alone.
     hold: float = 0
-    #: Not 0: the failure says little about the file, and is counted apart, up to so many.
+    #: Not 0: the failure says little about the file, and is counted apart, up to so many, as ...
     excused_tries: int = 0
+    counted: Counted = Counted.FAILURE
 
 
 _PLAIN: dict[type[TransferError], Action] = {
@@ -68,6 +79,8 @@ class RetryPolicy:
     #: in seconds between two: half an hour in all.
     away_tries: int = 60
     away_cap: float = 60.0
+    #: So often a file waits for the machine that has the bytes of it, when that cannot reach the hub.
+    kept_tries: int = 10
     #: Tries that a file has while the machines it comes to have no place for it.
     place_tries: int = 10
     #: Whether there are other machines, which may see a folder or a hub that this one does not.
@@ -79,22 +92,30 @@ class RetryPolicy:
     cap: float = 300.0
     draw: Callable[[float, float], float] = random.uniform
 
-    def decide(self, error: TransferError, tries: int, excused: int = 0) -> Decision:
-        """Return what follows from `error` for a task that failed so often, and was excused so often."""
+    def decide(self, error: TransferError, tries: int, away: int = 0, *, kept: int = 0) -> Decision:
+        """Return what follows from `error` for a task with `tries` earlier failures.
+
+        `away` of others were because of a host that is away; `kept` bytes of it lie on this machine alone.
+        """
+        if isinstance(error, (NoAnswerError, ServerError)) or self._keeps(error, away, kept):
+            delay = self.delay(tries + away, self.away_cap)
+            return Decision(Action.RETRY, delay, 0, self.away_tries, Counted.AWAY)
         for kind, action in _PLAIN.items():
             if isinstance(error, kind):
                 return Decision(action if self.others or action is not Action.BLIND else Action.REST)
         if isinstance(error, PlaceError):
-            return Decision(Action.RETRY, self.draw(*self.place_delay), excused_tries=self.place_tries)
+            delay = self.draw(*self.place_delay)
+            return Decision(Action.RETRY, delay, 0, self.place_tries, Counted.NOT_NOW)
         if isinstance(error, LocalError):
             return Decision(Action.REST)
         if isinstance(error, RateLimitError):
             delay = error.retry_after + self.delay(0)
-            return Decision(Action.RETRY, delay, error.retry_after, self.limited_tries)
-        if isinstance(error, (NoAnswerError, ServerError)):
-            delay = self.delay(tries + excused, self.away_cap)
-            return Decision(Action.RETRY, delay, excused_tries=self.away_tries)
+            return Decision(Action.RETRY, delay, error.retry_after, self.limited_tries, Counted.NOT_NOW)
         return Decision(Action.RETRY, self.delay(tries))
+
+    def _keeps(self, error: TransferError, away: int, kept: int) -> bool:
+        """Return whether a file waits for this machine's bytes of it rather than begin anew elsewhere."""
+        return isinstance(error, HubAwayError) and self.others and kept > 0 and away < self.kept_tries
 
     def delay(self, tries: int, cap: float | None = None) -> float:
         """Return seconds to wait after the failure that follows `tries` earlier ones."""

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-import secrets
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from distributed_downloader import __version__
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.claims import Claims
 from distributed_downloader.deliverer import Deliverer
-from distributed_downloader.errors import RedisUnavailableError, UsageError
+from distributed_downloader.errors import RedisUnavailableError
 from distributed_downloader.heartbeat import Heartbeat
 from distributed_downloader.hold import now
+from distributed_downloader.life import Life
 from distributed_downloader.models import DownloadTask, WorkerStatus
 from distributed_downloader.outage import Outage
 from distributed_downloader.redis_client import RedisClient
@@ -37,21 +35,6 @@ log = logging.getLogger(__name__)
 _LOOK = 0.5
 #: Seconds that running tasks get to notice that we stop.
 _STOP_SECONDS = 2.0
-_WORKER_ID = re.compile(r"[\w.:@-]{1,128}", re.ASCII)
-
-
-def new_worker_id() -> str:
-    """Return `host-pid-random`."""
-    host = re.sub(r"[^\w.-]", "_", socket.gethostname(), flags=re.ASCII)[:90]
-    return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
-
-
-@dataclass(frozen=True)
-class Life:
-    """One name in the fleet; a worker that was taken for dead comes back with another."""
-
-    id: str
-    cancel: Cancel = field(default_factory=Cancel)
 
 
 class WorkerNode:
@@ -78,14 +61,11 @@ class WorkerNode:
 
         `folder` tells the id of its own output folder.
         """
-        if worker_id is not None and not _WORKER_ID.fullmatch(worker_id):
-            raise UsageError(f"worker id {worker_id!r}: use letters, digits and . : @ _ - (128 at most)")
         self._redis = redis
         self._runner = runner
         self._drain_when_empty = drain_when_empty
         self._check_redis = check_redis
-        self._name = worker_id or new_worker_id()
-        self._life = Life(self._name)
+        self._life = Life.first(worker_id)
         self._host = socket.gethostname()
         self._started_at = time.time()
         self._outage = Outage(redis.address)
@@ -104,6 +84,8 @@ class WorkerNode:
         )
         self._stopping = threading.Event()
         self._draining = threading.Event()
+        #: Whether there is nothing left to do, as far as we know.
+        self._emptied = threading.Event()
         self._fetched = threading.Event()
         self._insisting: list[threading.Thread] = []
 
@@ -211,7 +193,7 @@ class WorkerNode:
     def declared_dead(self) -> None:
         """Stop everything and take a new name."""
         before = self._life
-        self._life = Life(f"{self._name}.{secrets.token_hex(2)}")
+        self._life = before.next()
         before.cancel.set("the lease was lost")
 
     # -- the fetcher ------------------------------------------------------------------------------
@@ -243,13 +225,33 @@ class WorkerNode:
 
     @property
     def _claiming(self) -> bool:
-        return not (self._stopping.is_set() or self._draining.is_set())
+        return not (self._stopping.is_set() or self._draining.is_set() or self._emptied.is_set())
 
     def _warn(self) -> None:
         for warning in self._redis.check():
             log.warning(warning)
 
     def _fetch(self) -> None:
+        """Work until told to stop, or until all is done: what is on its way to the NAS may come back."""
+        while True:
+            self._claim_all()
+            self._fetched.set()
+            self._finish()
+            if not self._emptied.is_set() or self._stopping.is_set() or self._draining.is_set():
+                return
+            if self._is_over():
+                return
+            self._emptied.clear()
+            self._fetched.clear()
+
+    def _is_over(self) -> bool:
+        try:
+            return self._nothing_left()
+        except RedisUnavailableError as error:
+            self._outage.note(error)
+            return False
+
+    def _claim_all(self) -> None:
         while self._claiming:
             if not self._slots.wait_free(_LOOK):
                 continue
@@ -267,7 +269,9 @@ class WorkerNode:
             finally:
                 if not started:
                     self._slots.give_back()
-        self._fetched.set()
+
+    def _finish(self) -> None:
+        """See what runs here, and what is owed from here, to its end."""
         while not self._slots.wait_idle(_LOOK) and not self._stopping.is_set():
             pass
         while self._deliverer and not self._stopping.is_set() and not self._deliverer.wait_done(_LOOK):
@@ -294,7 +298,7 @@ class WorkerNode:
             return False
         token = self._claims.next(life.id)
         if token is None and self._drain_when_empty and self._nothing_left():
-            self._draining.set()
+            self._emptied.set()
         if token is None or token in self._slots.tokens():
             return False
         task = self._redis.begin(life.id, token)

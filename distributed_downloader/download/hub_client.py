@@ -248,7 +248,8 @@ def _network_error(error: httpx.TransportError, request: httpx.Request) -> Netwo
     text = f"{request.url.host}: {type(error).__name__}: {error}"
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
         return NoConnectionError(text, origin(str(request.url)))
-    return NoAnswerError(text)
+    broken = isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError))
+    return NoAnswerError(text) if broken else NetworkError(text)
 
 
 def _refuse_connected(host: str, limit: Depth, event: str, info: Mapping[str, Any]) -> None:

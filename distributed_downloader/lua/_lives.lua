@@ -53,10 +53,10 @@ local function explain(job, task, failure)
   if room and #failure <= LONGEST_REASON then redis.call('HSET', why, task, failure) end
 end
 
--- Forget how often a task went wrong, and why: failures, failures that say little about it, losses.
+-- Forget how often a task went wrong, and why: failures, failures that say little about it (two kinds), losses.
 local function absolve(job, task)
   redis.call('HDEL', jobkey(job, 'why'), task)
-  redis.call('HDEL', jobkey(job, 'tries'), task, task .. '~', task .. '!')
+  redis.call('HDEL', jobkey(job, 'tries'), task, task .. '~', task .. '?', task .. '!')
 end
 
 -- The epoch is kept with the failure, so that a later retry goes on counting from there.

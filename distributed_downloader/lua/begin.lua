@@ -3,8 +3,8 @@
 -- ARGV[2] -> worker
 -- ARGV[3] -> token
 --
--- Returns {descriptor, spec, failures so far, ms to keep away from the hub, failures that say little about the
--- file}, or nil: the token is not in the worker's list, or was dropped (job gone, no token of ours), or was
+-- Returns {descriptor, spec, failures so far, ms to keep away from the hub, failures because of a
+-- host that was away}, or nil: the token is not in the worker's list, or was dropped (job gone, no token of ours), or was
 -- given back (the worker was declared dead, the job does not run).
 local worker, token = ARGV[2], ARGV[3]
 
@@ -38,7 +38,7 @@ if seal and not own(file_of(job, seal), job, seal) then   -- meanwhile another j
 end
 -- Nothing that we write is so long; the worker would only be busy with it.
 local function sane(text) return text and #text <= 1048576 and text or '' end
-local tries = redis.call('HMGET', jobkey(job, 'tries'), task, task .. '~')
+local tries = redis.call('HMGET', jobkey(job, 'tries'), task, task .. '?')
 return {
   sane(line),
   sane(about[2]),

@@ -7,13 +7,13 @@
 -- ARGV[3] -> token
 -- ARGV[4] -> why
 --
--- Returns 1 if others may see the folder, 2 if the job sleeps now, or 0: not in the worker's list, and
+-- Returns 1 if others may do better, 2 if the job sleeps now, or 0: not in the worker's list, and
 -- nothing is touched, or its job is gone.
 local worker, token, SLEEP = ARGV[2], ARGV[3], 15000
 if not take(worker, token) then return 0 end
 local job = known(token)
 if not job then return 0 end
-redis.call('HSET', jobkey(job, 'blind'), worker, ARGV[4])
+redis.call('HSET', jobkey(job, 'blind'), worker, clock() .. ' ' .. ARGV[4])
 redis.call('LPUSH', jobkey(job, 'pending'), renew(token))
 move(job, 'out', 'pending')
 

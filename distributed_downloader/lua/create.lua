@@ -32,6 +32,17 @@ local function next_job()
   return tostring(job)
 end
 
+-- Files of another commit get the names of those that other jobs have put there, which must not take them
+-- back by themselves, also when this job is forgotten: see redo.lua.
+local function replace_others(job)
+  local function commit_of(spec) return string.match(spec, '"commit":"(%x+)"') end
+  redis.call('HDEL', jobkey(job), 'replaced')
+  for _, other in ipairs(redis.call('ZRANGE', key('place:' .. place), 0, -1)) do
+    local spec = redis.call('HGET', jobkey(other), 'spec')
+    if spec and commit_of(spec) ~= commit_of(ARGV[5]) then redis.call('HSET', jobkey(other), 'replaced', job) end
+  end
+end
+
 local existing = redis.call('HGET', key('identities'), identity)
 local named = existing and string.match(redis.call('HGET', key('names'), existing) or '', '^%S+')
 if named and named ~= identity then existing = nil end   -- another's, whoever says that it is this one
@@ -44,17 +55,8 @@ if existing then
   local spec = known_place and string.gsub(ARGV[5], '"place":""', '"place":"' .. known_place .. '"', 1) or ARGV[5]
   redis.call('HSET', jobkey(existing), 'spec', spec, 'endpoint', ARGV[6], 'weight', ARGV[7], 'listed_at', now)
   index(existing)
+  replace_others(existing)
   return {existing, 'known'}
-end
-
--- Files of another commit get the names of those that earlier jobs have put there, which must not take them
--- back by themselves, also when this job is forgotten: see redo.lua.
-local function replace_others(job)
-  local function commit_of(spec) return string.match(spec, '"commit":"(%x+)"') end
-  for _, other in ipairs(redis.call('ZRANGE', key('place:' .. place), 0, -1)) do
-    local spec = redis.call('HGET', jobkey(other), 'spec')
-    if spec and commit_of(spec) ~= commit_of(ARGV[5]) then redis.call('HSET', jobkey(other), 'replaced', job) end
-  end
 end
 
 -- All living jobs of a place have one type, so the first that still exists tells it.

@@ -5,7 +5,7 @@
 -- ARGV[4] -> failure as JSON
 -- ARGV[5] -> ms until the next try, -1 = another try cannot help
 -- ARGV[6] -> max tries
--- ARGV[7] -> what is counted: "" = a failure, "~" = one that says little about the file
+-- ARGV[7] -> what is counted: "" = a failure; those that say little about the file: "~" = not now, "?" = a host is away
 -- ARGV[8] -> ms for which the retry is offered to the host first, 0 = to everybody at once
 -- ARGV[9] -> host with the partial bytes
 --

@@ -14,9 +14,10 @@ local job, task = split(token)
 if not job or not redis.call('ZSCORE', owed, token) then return 0 end
 local about = redis.call('HMGET', jobkey(job), 'state', 'replaced')
 local line = redis.call('HGET', jobkey(job, 'tasks'), task)
-if not about[1] or not line or redis.call('GETBIT', jobkey(job, 'done'), task) == 0 then return 0 end
+if not about[1] or not line then return 0 end
 local found = number(redis.call('HGET', jobkey(job, 'tries'), task .. '*')) + 1
-if found >= tonumber(ARGV[5]) or about[2] or not WANTS[about[1]] then return 2 end
+local done = redis.call('GETBIT', jobkey(job, 'done'), task) == 1   -- else somebody overwrote what is done
+if not done or found >= tonumber(ARGV[5]) or about[2] or not WANTS[about[1]] then return 2 end
 
 -- A split file comes back as its seal, which fetches what is missing: all that its parts brought.
 local size = string.find(line, '\tplace=') and 0 or string.match(line, '^%d+') or 0

@@ -9,12 +9,18 @@
 -- Returns {token or "", parts under way}.
 local worker, speed, silence, least = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local now = clock()
-local BLOCK, LOOKED_AT, WORTH_MS, LATE_MS, TAKEN_WHOLE = 65536, 16, 300, 300, 3
+local BLOCK, LOOKED_AT, WORTH_MS, LATE_MS, TAKEN_WHOLE, BLIND_MS = 65536, 16, 300, 300, 3, 60000
 
 feed()
 local count = redis.call('ZCARD', key('tails'))
 local idle = count > 0 and redis.call('LLEN', key('ready')) == 0 and redis.call('ZSCORE', key('workers'), worker)
 local tails = redis.call('ZREVRANGE', key('tails'), 0, LOOKED_AT - 1)
+
+-- Whether this worker gave a task of the job back a moment ago, as none for it; after that, it may try.
+local function blind(job)
+  local at = string.match(redis.call('HGET', jobkey(job, 'blind'), worker) or '', '^%d+')
+  return at and now - at < BLIND_MS
+end
 
 -- How far a part is, as far as anybody knows; nil if nobody may take from it.
 local function present(token)
@@ -24,7 +30,7 @@ local function present(token)
   if not owner or not job or not holds(owner, token) then return untail(token) end
   if redis.call('HGET', jobkey(job), 'state') ~= 'running' or not within(task, total_of(job)) then return nil end
   if redis.call('ZSCORE', key('asleep'), job) then return nil end
-  if redis.call('HEXISTS', jobkey(job, 'blind'), worker) == 1 then return nil end
+  if blind(job) then return nil end
   return {owner = owner, done = tonumber(done), rate = tonumber(rate), since = math.max(now - at, 0), heard = tonumber(heard)}
 end
 

@@ -62,7 +62,7 @@ def require_place(root: Path, place: str) -> None:
         raise PlaceUnseenError(f"{root} is not there; mount it on this machine, as on the others")
     marker = root / STATE / _MARKER
     if not found:
-        _refuse_if_dry(root)
+        refuse_if_dry(root)
         raise PlaceUnseenError(
             f"{root} is not the folder that the job's other machines see, for {marker} is missing or cannot "
             "be read; mount that folder on this machine, readable for the worker's user"
@@ -80,7 +80,7 @@ def require_same_place(inner: int, root: Path, place: str) -> None:
         raise PlaceUnseenError(f"{root} is not the folder any more that the job names; mount that one again")
 
 
-def _refuse_if_dry(root: Path) -> None:
+def refuse_if_dry(root: Path) -> None:
     """Raise LocalError if it is this machine that can open nothing at the moment."""
     try:
         os.close(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))

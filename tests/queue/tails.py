@@ -16,7 +16,7 @@ from tests.queue.invariants import Snapshot
 
 PLACE = "ab12"
 #: The numbers of lua/steal.lua.
-BLOCK, LOOKED_AT, LATE_MS, TAKEN_WHOLE = 65536, 16, 300, 3
+BLOCK, LOOKED_AT, LATE_MS, TAKEN_WHOLE, BLIND_MS = 65536, 16, 300, 3, 60000
 
 
 @dataclass
@@ -231,9 +231,7 @@ class Tails(Base):
         assert not after.queue("ready"), f"{token} was taken, and other work was there"
         assert self.state(job) == "running", f"I6: {token} of a job that does not run was taken"
         assert token in self.holds(worker)
-        assert worker not in before.part(job, "blind", {}), (
-            f"{token} was taken by who does not see its folder"
-        )
+        assert not self.is_blind(worker, job, before), f"{token} was taken by who does not see its folder"
         if task == len(self.jobs[job].tasks):
             assert epoch == self.now
             self.judge_tail(thief, token, victims, after)
@@ -268,6 +266,10 @@ class Tails(Base):
         rates = [self.heard[token][1] for token in tails if token in self.heard and self.heard[token][1] > 1]
         return None if len(tails) > LOOKED_AT else sum(rates) / len(rates) if rates else 0
 
+    def is_blind(self, worker: str, job: int, snapshot: Snapshot) -> bool:
+        at, _, _ = snapshot.part(job, "blind", {}).get(worker, "").partition(" ")
+        return bool(at) and self.now - int(at) < BLIND_MS
+
     def surely(self, thief: Thief, victims: list[Victim], after: Snapshot) -> bool:
         """Return whether one of the parts is to be had in any case."""
         worker, speed, _ = thief
@@ -277,7 +279,7 @@ class Tails(Base):
         for each in victims:
             part, at = self.part_of(each.token), Token.parse(each.token)[:2]
             assert part
-            if worker in after.part(at[0], "blind", {}):  # it would give it back
+            if self.is_blind(worker, at[0], after):  # it would give it back
                 continue
             if each.lost_to(worker):
                 if self.losses[at] < TAKEN_WHOLE:
@@ -406,7 +408,7 @@ class Tails(Base):
             blind, living = after.part(job, "blind", {}), set(after.queue("workers"))
             asleep = living <= blind.keys() and self.state(job) == "running"
             assert sleeps == (Blind.ASLEEP if asleep else Blind.FOR_OTHERS)
-            assert blind.get(worker) == ("nothing is there" if worker in living else None)
+            assert blind.get(worker) == (f"{self.now} nothing is there" if worker in living else None)
             assert blind.keys() <= living
             if asleep:
                 assert not [token for token in after.queue("ready") if token.startswith(f"{job}.")]

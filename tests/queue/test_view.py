@@ -406,14 +406,15 @@ def test_reports_of_parts_that_cannot_be_read_count_as_nothing(
     assert [file.bytes_done for file in view.files(job)] == [7]
 
 
-def test_excused_tries_are_tries(client: RedisClient, view: RedisView) -> None:
+@pytest.mark.parametrize("kind", ["~", "?"])
+def test_excused_tries_are_tries(client: RedisClient, view: RedisView, kind: str) -> None:
     job = a_job(client, 1)
     a_worker(client)
-    client.fail("w1", str(take(client).token), failure(), 0, excused_tries=10)
+    client.fail("w1", str(take(client).token), failure(), 0, excused_tries=10, counted=kind)
     client.tick()
-    client.fail("w1", str(take(client).token), failure(), 0, excused_tries=10)
+    client.fail("w1", str(take(client).token), failure(), 0, excused_tries=10, counted=kind)
     client.tick()
-    client.fail("w1", str(take(client).token), failure(), None, excused_tries=10)
+    client.fail("w1", str(take(client).token), failure(), None, excused_tries=10, counted=kind)
     assert [reason.tries for reason in view.failures(job)] == [3]
 
 

@@ -25,12 +25,13 @@ from distributed_downloader.errors import (
     UsageError,
 )
 from distributed_downloader.hold import Hold
+from distributed_downloader.life import Life
 from distributed_downloader.models import DownloadTask, JobSpec, JobState, JobStatus, RepoFile, RepoType
 from distributed_downloader.outcome import Finished, Outcome
 from distributed_downloader.redis_client import Limits, RedisClient
 from distributed_downloader.redis_view import RedisView
 from distributed_downloader.retry import RetryPolicy
-from distributed_downloader.worker import WorkerNode, new_worker_id
+from distributed_downloader.worker import WorkerNode
 from tests.servers import Server, binaries
 
 T = TypeVar("T")
@@ -406,7 +407,7 @@ def test_a_worker_that_has_left_does_not_come_back(stage: Stage) -> None:
 
 
 def test_names() -> None:
-    assert new_worker_id() != new_worker_id()
+    assert Life.first(None).id != Life.first(None).id
     with pytest.raises(UsageError, match="worker id"):
         WorkerNode(RedisClient(RedisConfig()), Player(), concurrency=1, worker_id="a b")
 

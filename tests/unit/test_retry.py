@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from distributed_downloader import errors
 from distributed_downloader.errors import RateLimitError, TransferError
-from distributed_downloader.retry import Action, RetryPolicy, park_seconds
+from distributed_downloader.retry import Action, Counted, RetryPolicy, park_seconds
 
 
 def leaves(cls: type[TransferError]) -> Iterator[type[TransferError]]:
@@ -82,11 +82,26 @@ def test_a_pause_that_the_hub_asks_for_does_not_use_up_the_few_tries_of_a_file()
 @pytest.mark.parametrize("cls", [errors.ServerError, errors.NoAnswerError, errors.NoConnectionError])
 def test_a_host_that_is_away_is_waited_for_and_costs_no_file_its_few_tries(cls: type[TransferError]) -> None:
     policy = RetryPolicy(draw=lambda low, high: (low + high) / 2)
-    decisions = [policy.decide(make(cls), 0, excused) for excused in range(policy.away_tries)]
+    decisions = [policy.decide(make(cls), 0, away) for away in range(policy.away_tries)]
     assert {decision.excused_tries for decision in decisions} == {policy.away_tries}
     assert decisions[0].delay == 1
     assert sum(decision.delay for decision in decisions) > 1500
     assert max(decision.delay for decision in decisions) == policy.away_cap / 2
+
+
+def test_a_host_that_is_away_is_counted_apart_from_pauses_that_it_asks_for() -> None:
+    policy = RetryPolicy()
+    kinds = {policy.decide(make(cls), 0).counted for cls in (errors.ServerError, errors.RateLimitError)}
+    assert kinds == {Counted.AWAY, Counted.NOT_NOW}
+    assert policy.decide(make(errors.CorruptError), 0).counted is Counted.FAILURE
+
+
+def test_who_has_bytes_of_a_file_keeps_it_for_a_while_when_the_hub_is_away() -> None:
+    policy, error = RetryPolicy(), make(errors.HubAwayError)
+    assert policy.decide(error, 0, policy.kept_tries - 1, kept=1).action is Action.RETRY
+    assert policy.decide(error, 0, policy.kept_tries - 1, kept=0).action is Action.BLIND
+    assert policy.decide(error, 0, policy.kept_tries, kept=1).action is Action.BLIND
+    assert RetryPolicy(others=False).decide(error, 0, kept=1).action is Action.REST
 
 
 def test_no_count_of_failures_is_too_large_for_a_delay() -> None:
