@@ -49,6 +49,8 @@ def host_glob(glob: str) -> str:
     """Return a glob of host names as it is; raises ValueError for anything else."""
     if not re.fullmatch(r"[\w.*?-]{1,253}", glob, re.ASCII):
         raise ValueError("must be host names without scheme, port and path, such as *.storage.example")
+    if re.search(r"[*?]", glob.rstrip(".").rpartition(".")[2]):
+        raise ValueError("must end in a whole name, or strangers could give theirs to one: *.storage.example")
     return glob
 
 

@@ -32,6 +32,7 @@ from urllib3.util import make_headers
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.errors import (
     LocalError,
+    MuteError,
     NetworkError,
     NoAnswerError,
     NoConnectionError,
@@ -217,17 +218,16 @@ def unanswered(error: Exception, url: str) -> TransientError:
     """
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2] or "the server"
-    address = f"{parts.scheme}://{host}"
     if isinstance(error, ProxyError):
-        return NoConnectionError(
-            f"{host}: the proxy cannot be used: {_why(error)}; see HTTP_PROXY, HTTPS_PROXY", address
-        )
-    if isinstance(error, SSLError):
-        return NoConnectionError(f"{host}: no secure connection: {_why_not_secure(error)}", address)
-    if isinstance(error, (NewConnectionError, ConnectTimeoutError)):  # an unknown name is one of these
-        return NoConnectionError(f"{host}: {_why(error)}", address)
-    broken = broken_off(error, url)
-    return NoAnswerError(str(broken)) if isinstance(broken, NetworkError) else broken
+        why = f"the proxy cannot be used: {_why(error)}; see HTTP_PROXY, HTTPS_PROXY"
+    elif isinstance(error, SSLError):
+        why = f"no secure connection: {_why_not_secure(error)}"
+    elif isinstance(error, (NewConnectionError, ConnectTimeoutError)):  # an unknown name is one of these
+        why = _why(error)
+    else:
+        kind = MuteError if isinstance(error, ReadTimeoutError) else NoAnswerError
+        return kind(str(broken_off(error, url)))
+    return NoConnectionError(f"{host}: {why}", f"{parts.scheme}://{host}", passes=not _is_lasting(error))
 
 
 def broken_off(error: Exception, url: str) -> TransientError:
@@ -236,6 +236,12 @@ def broken_off(error: Exception, url: str) -> TransientError:
     if isinstance(error, ReadTimeoutError):
         return StalledError(f"{host}: the connection is open, but nothing comes")
     return NetworkError(f"{host}: {_why(error)}")
+
+
+def _is_lasting(error: Exception) -> bool:
+    """Return whether somebody has to change something: a certificate, a login, a scheme."""
+    refused = any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))
+    return refused or bool(_NO_TLS.search(str(error))) or "Proxy Authentication Required" in str(error)
 
 
 def _why_not_secure(error: Exception) -> str:

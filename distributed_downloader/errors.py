@@ -20,6 +20,7 @@ DownloaderError                      exit code 1
     |   +-- NetworkError                     reset, truncated body, redirects in a circle
     |   |   +-- NoAnswerError                    closed before an answer began
     |   |   |   +-- NoConnectionError                refused, unknown name, certificate, proxy
+    |   |   |   +-- MuteError                        connected, and nothing comes: a StalledError as well
     |   +-- HubAwayError                     this machine cannot reach the hub of the job
     |   +-- StalledError                     bytes come too slowly, or not at all
     |   +-- ServerError                      5xx
@@ -127,14 +128,20 @@ class NoAnswerError(NetworkError):
 class NoConnectionError(NoAnswerError):
     """No connection to the host could be made: refused, unknown name, certificate, proxy."""
 
-    def __init__(self, message: str, address: str = "") -> None:
+    def __init__(self, message: str, address: str = "", *, passes: bool = True) -> None:
         super().__init__(message)
         #: Scheme, host and port that were asked for.
         self.address = address
+        #: Whether it may end by itself, which a certificate that is not accepted does not.
+        self.passes = passes
 
 
 class StalledError(TransientError):
     """Bytes come too slowly, or not at all."""
+
+
+class MuteError(NoAnswerError, StalledError):
+    """The connection stands, but no answer begins."""
 
 
 class ServerError(TransientError):
@@ -196,6 +203,11 @@ class WaitsForNasError(LocalError):
 
 class HubAwayError(TransientError):
     """The hub of the job cannot be reached from this machine; others may reach it."""
+
+    def __init__(self, message: str, *, passes: bool = True) -> None:
+        super().__init__(message)
+        #: Whether it may end by itself.
+        self.passes = passes
 
 
 class NotAllowedError(TransferError):

@@ -34,11 +34,6 @@ class Outage:
         #: The last one that is over, if there was one.
         self.last: Absence | None = None
 
-    @property
-    def noted(self) -> bool:
-        """Whether Redis is away, or refuses us, as far as we know."""
-        return self._noted
-
     def note(self, error: Exception) -> None:
         """Say so, the first time. A Redis that is only full is not away.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from distributed_downloader.redis_connection import CutOffError, Scripts, connect_to_block
+from distributed_downloader.redis_sentinel import demoted
 
 if TYPE_CHECKING:
     from distributed_downloader.config import RedisConfig
@@ -34,7 +35,7 @@ class BlockingClaim:
         try:
             token: Any = self._connected(timeout).brpoplpush(ready, mine, max(_LEAST_BLOCK, timeout))
         except BaseException as error:
-            cut_off = self._id is not None and type(error) is redis.ConnectionError  # and no kind of it
+            cut_off = self._id is not None and _is_cut(error)
             self._id = None  # the next connection has another
             if cut_off:
                 raise CutOffError(str(error)) from error
@@ -63,3 +64,8 @@ class BlockingClaim:
         if self._id is None:
             self._id = int(self._client.client_id())
         return self._client
+
+
+def _is_cut(error: BaseException) -> bool:
+    """Return whether a connection broke: no kind of error that says more, nor a replica that answers."""
+    return type(error) is redis.ConnectionError and not demoted(error)

@@ -125,9 +125,9 @@ def _tls(config: RedisConfig) -> dict[str, Any]:
     cert, key = config.client_cert, config.client_key or None
     _require_certificates("ca_certs", config.ca_certs)
     _require_certificates("client_cert", cert)
-    context = ssl.create_default_context()
     try:
         if cert:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.load_cert_chain(cert, key, password="")  # or a key with a password would ask for it
     except OSError:
         raise ConfigError(
@@ -142,8 +142,10 @@ def _tls(config: RedisConfig) -> dict[str, Any]:
 
 
 def _require_certificates(key: str, path: str) -> None:
+    if not path:
+        return
     try:
-        ssl.create_default_context(cafile=path or None)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except ssl.SSLError:
         raise ConfigError(f"[redis] {key}: {path} holds no PEM certificate") from None
     except OSError as error:

@@ -164,8 +164,8 @@ class RedisView:
         left = ([t for t in w.transfers if (t.job, t.task) not in done] for w in found)
         return [w.model_copy(update={"transfers": tuple(t)}) for w, t in zip(found, left, strict=True)]
 
-    def queue(self) -> QueueStatus:
-        """Return the whole queue in counters."""
+    def queue(self, jobs: Sequence[JobStatus] | None = None) -> QueueStatus:
+        """Return the whole queue in counters; `jobs` are all of them, if they have just been read."""
         with translated(self._client.address), self._redis.pipeline(transaction=True) as pipe:
             pipe.llen(self._key("ready"))
             pipe.zcard(self._key("delayed"))
@@ -176,7 +176,7 @@ class RedisView:
                 pipe.zcard(self._key(f"parked:{host}"))
             parked = sum(pipe.execute())
         slots = (about.partition(" ")[0] for about in fleet)
-        jobs = self.jobs()
+        jobs = self.jobs() if jobs is None else jobs
         return QueueStatus(
             ready=ready,
             delayed=delayed,

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from distributed_downloader.errors import NotAllowedError, TransferError, TransientError
+from distributed_downloader.errors import PlaceUnseenError, TransferError, TransientError
 from distributed_downloader.models import DownloadTask, Failure
 from distributed_downloader.outcome import Divided, Finished, Outcome
 from distributed_downloader.queue_terms import Blind, Split
@@ -39,8 +39,8 @@ class Reports:
         self._host, self._policy = host, policy
         self._on_rest, self._on_refusal = on_rest, on_refusal
         self._on_sealer, self._on_owed = on_sealer, on_owed
-        #: The jobs that were put to sleep, and why, so that it is told once.
-        self._asleep: dict[int, str] = {}
+        #: The jobs that were given back, whether they sleep, and why, so that it is told once.
+        self._given_back: dict[int, tuple[bool, str]] = {}
 
     def success(self, worker_id: str, token: str, running: Running, outcome: Outcome) -> Report:
         """Return the report of what a task came to."""
@@ -78,7 +78,7 @@ class Reports:
         if settled is Settled.STALE:
             log.info("done    %s, but the task is not this worker's any more", running.name)
             return
-        if self._asleep.pop(task.token.job, ""):
+        if self._given_back.pop(task.token.job, None):
             log.info("job %d goes on", task.token.job)
         if task.about.is_seal:
             log.info("sealed  %s: complete, %s right", task.name, _proof(task))
@@ -103,16 +103,18 @@ class Reports:
         self, worker_id: str, token: str, task: DownloadTask, reason: str, error: TransferError
     ) -> None:
         answer = self._parts.blind(worker_id, token, reason)
-        if isinstance(error, NotAllowedError):
+        if not isinstance(error, PlaceUnseenError):
             self._on_refusal(reason)
         elif answer is Blind.FOR_OTHERS:
-            self._on_rest(reason, error)  # or it would be our next claim again
-        if answer is not Blind.ASLEEP:
-            return
-        job = task.token.job
-        level = logging.DEBUG if self._asleep.get(job) == reason else logging.WARNING
-        self._asleep[job] = reason
-        log.log(level, "back    %s: %s; no living worker can go on with job %d", task.name, reason, job)
+            return self._on_rest(reason, error)  # or it would be our next claim again
+        if answer is Blind.STALE:
+            return None
+        job, asleep = task.token.job, answer is Blind.ASLEEP
+        level = logging.DEBUG if self._given_back.get(job) == (asleep, reason) else logging.WARNING
+        self._given_back[job] = asleep, reason
+        what = "no living worker can go on with job" if asleep else "others may go on with job"
+        log.log(level, "back    %s: %s; %s %d", task.name, reason, what, job)
+        return None
 
     def _released(self, worker_id: str, token: str) -> None:
         self._redis.release(worker_id, [token])

@@ -13,8 +13,6 @@ log = logging.getLogger(__name__)
 _SHORTEST, _LONGEST = 5.0, 300.0
 #: The longest where a folder or a hub is not seen, which may be mended any moment.
 _LONGEST_BLIND = 60.0
-#: What ends by itself: when files have got to the NAS, when the network is back.
-_PASSING = (WaitsForNasError, HubAwayError)
 
 
 class Rest:
@@ -43,7 +41,7 @@ class Rest:
         return self._refusal if time.monotonic() < self._refused_at + _LONGEST_BLIND else ""
 
     def refuse(self, reason: str) -> None:
-        """Take note of a job that the rules of this machine forbid."""
+        """Take note of a job that is not for this machine: its rules forbid it, or the hub is not reached."""
         self._refusal, self._refused_at = reason, time.monotonic()
 
     def begin(self, reason: str, error: TransferError) -> None:
@@ -58,4 +56,9 @@ class Rest:
             # Once is enough for the log; `status` shows it as long as it lasts.
             level = logging.DEBUG if again and reason == self._reason else logging.ERROR
             log.log(level, "%s; claiming nothing for %.0f s", reason, self._seconds)
-        self._reason, self._passes = reason, isinstance(error, _PASSING)
+        self._reason, self._passes = reason, _passes(error)
+
+
+def _passes(error: TransferError) -> bool:
+    """Return whether it ends by itself: when files have got to the NAS, when the network is back."""
+    return isinstance(error, WaitsForNasError) or (isinstance(error, HubAwayError) and error.passes)

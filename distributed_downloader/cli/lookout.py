@@ -37,14 +37,15 @@ class Lookout:
         """Return what is there now; raises UnknownJobError and RedisUnavailableError."""
         jobs = self._view.find(self._target) if self._target else self._view.jobs()
         workers = self._view.workers()
+        queue = None if self._target else self._view.queue(jobs)
         return Snapshot(
             jobs=self._speedometer.measure(jobs, workers),
             failures=self._failures(jobs),
             workers=_busy_with(jobs, workers) if self._target else workers,
-            queue=None if self._target else self._view.queue(),
+            queue=queue,
             waiting=self._waiting(jobs),
-            pauses=self._view.pauses(jobs),
-            full=self._view.full(),
+            pauses=queue.pauses if queue else self._view.pauses(jobs),
+            full=queue.full if queue else self._view.full(),
             absence=_recent(worker.absence for worker in workers if not _made_up_for(worker.absence, jobs)),
         )
 
@@ -96,9 +97,9 @@ class Patient:
         except RedisUnavailableError as error:
             if self._last is None:
                 raise
-            if self._silence is None:
-                self._silence = Silence(time.time(), str(error), self._address)
-                self._last = self._last.silent(self._silence)
+            since = self._silence.since if self._silence else time.time()
+            self._silence = Silence(since, str(error), self._address)
+            self._last = self._last.silent(self._silence)
             return self._last
         if self._silence is not None:
             now = time.time()

@@ -31,11 +31,11 @@ def in_the_way(full: bool, pauses: Mapping[str, float]) -> list[str]:
 
 
 def silence(shown: Silence) -> str:
-    """Return `Redis does not answer since 14:02:11, trying again: <what is wrong> (<address>: <detail>)`."""
+    """Return `Redis at <address> does not answer since 14:02:11, trying again: it <what is wrong>`."""
     since = time.strftime("%H:%M:%S", time.localtime(shown.since))
-    reason, _, detail = shown.error.removeprefix(f"Redis at {shown.address} ").partition(" (")
-    where = f"{shown.address}: {detail}".removesuffix(")") if detail else shown.address
-    return f"Redis does not answer since {since}, trying again: it {reason} ({where})"
+    redis = f"Redis at {shown.address}"
+    reason = shown.error.removeprefix(f"{redis} ")
+    return f"{redis} does not answer since {since}, trying again: it {reason}"
 
 
 def pause(endpoint: str, seconds: float) -> str:

@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 _NAS_SILENT = 10.0
 #: Seconds before a task is given back that is not for this machine, so that it does not come round at once;
 #: doubled with each in a row, up to the second.
-_NOT_ALLOWED, _NOT_ALLOWED_MOST = 0.1, 5.0
+_HELD_BACK, _HELD_BACK_MOST = 0.1, 5.0
 
 
 class Downloader:
@@ -68,7 +68,9 @@ class Downloader:
         http: HttpClient | None = None,
         http_engine: Engine | None = None,
     ) -> None:
-        self._settings, self._rules, self._refused = config.huggingface, Rules(config), 0
+        self._settings, self._rules = config.huggingface, Rules(config)
+        #: Tasks in a row that were not for this machine, or whose hub it did not reach.
+        self._refused = self._unreached = 0
         self._folders = folders or Folders(config)
         self._owes, self._keeps = owes, not config.nas.delete_after_copy
         self._division = Division(config, self._folders, fleet) if fleet else None
@@ -92,7 +94,8 @@ class Downloader:
         """
         cancel.check()
         self._require_allowed(task, cancel)
-        with self._explained(task.spec.endpoint), self._room_to_come():
+        endpoint = task.spec.endpoint
+        with self._explained(endpoint), self._reached(endpoint, cancel), self._room_to_come():
             if task.about.part:
                 return self.split_files.part(task, cancel, progress, hold or Hold.unlimited())
             if task.about.is_seal:
@@ -104,7 +107,7 @@ class Downloader:
         objection = self._rules.objection(task.spec)
         self._refused = self._refused + 1 if objection else 0
         if objection:
-            cancel.wait(min(_NOT_ALLOWED * 2.0 ** min(self._refused - 1, 9), _NOT_ALLOWED_MOST))
+            _hold_back(self._refused, cancel)
             raise NotAllowedError(f"{objection} on this machine: allow it there, or start a worker that may")
 
     def close(self) -> None:
@@ -238,14 +241,25 @@ class Downloader:
             return False
 
     @contextmanager
-    def _explained(self, endpoint: str) -> Iterator[None]:
-        """Tell of a token that this worker has and does not give away, and of a hub that is not reached."""
+    def _reached(self, endpoint: str, cancel: Cancel) -> Iterator[None]:
+        """Raise HubAwayError where it is the hub that no connection could be made to."""
         try:
             yield
+            self._unreached = 0
         except NoConnectionError as error:
             if origin(error.address) != origin(endpoint):
                 raise
-            raise HubAwayError(f"the hub cannot be reached from here: {error}") from error
+            self._unreached += 1
+            _hold_back(self._unreached, cancel)
+            raise HubAwayError(
+                f"the hub cannot be reached from here: {error}", passes=error.passes
+            ) from error
+
+    @contextmanager
+    def _explained(self, endpoint: str) -> Iterator[None]:
+        """Tell of a token that this worker has and does not give away, where that may be the cause."""
+        try:
+            yield
         except (AccessError, NotFoundError) as error:
             if not self._settings.token.get_secret_value() or origin(endpoint) in trusted_origins(
                 self._settings
@@ -266,3 +280,8 @@ class Downloader:
             sweep(root)
         except TransferError as error:
             log.warning("old partial data stays: %s", error)
+
+
+def _hold_back(times: int, cancel: Cancel) -> None:
+    """Keep a slot from what it cannot do, for longer each time: the same job would be its next claim."""
+    cancel.wait(min(_HELD_BACK * 2.0 ** min(times - 1, 9), _HELD_BACK_MOST))

@@ -24,6 +24,7 @@ from distributed_downloader.download.watch import Patience
 from distributed_downloader.errors import (
     EngineError,
     NetworkError,
+    NoAnswerError,
     RateLimitError,
     ServerError,
     StalledError,
@@ -338,7 +339,7 @@ def _translated(error: Exception, path: str) -> TransferError:
     if status >= 500:
         return ServerError(f"{path}: the Xet storage has a problem: {text}")
     if isinstance(error, OSError):
-        return NetworkError(f"{path}: hf_xet: {text}")
+        return NoAnswerError(f"{path}: hf_xet: {text}")
     return _BrokenError(f"{path}: hf_xet: {text}")
 
 

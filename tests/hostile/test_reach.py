@@ -303,7 +303,7 @@ def test_where_the_token_goes_the_user_has_chosen(world: World) -> None:
 
 # -- hosts that the user lists ------------------------------------------------------------------------
 
-STORAGE = InnerHosts(["*.Storage.test", "10.1.2.?"])
+STORAGE = InnerHosts(["*.Storage.test", "10.1.2.3"])
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_the_settings_reach_every_engine(world: World, bench: Bench) -> None:
                     {
                         "huggingface": {"endpoint": endpoint, "engine": engine},
                         "app": {"output_dir": str(folder), "disk_reserve": 0},
-                        "security": {"inner_hosts": "cdn.*, *.nowhere"},
+                        "security": {"inner_hosts": "cdn.test, *.nowhere"},
                     }
                 )
                 with closing(Downloader(config)) as downloader:
@@ -442,9 +442,9 @@ def test_xet_storage_is_not_inside(world: World, url: str, error: type[TransferE
 
 
 def test_xet_storage_that_is_listed_may_lie_in_a_private_network(world: World) -> None:
-    assert storage(world, "http://private.test/", "private.*, cas.test") == "http://private.test/"
+    assert storage(world, "http://private.test/", "private.test, cas.test") == "http://private.test/"
     with pytest.raises(NetworkError):
-        storage(world, "http://cas.test/", "private.*, cas.test")
+        storage(world, "http://cas.test/", "private.test, cas.test")
 
 
 def storage(world: World, url: str, listed: str = "") -> str:

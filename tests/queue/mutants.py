@@ -18,6 +18,8 @@ class Mutant(NamedTuple):
     script: str
     before: str
     after: str
+    #: The history that found it when this was last measured; it is tried first, and only speed depends on it.
+    seed: int = 0
 
     def applied_to(self, sources: Mapping[str, str]) -> dict[str, str]:
         """Return the scripts with the bug in them; raises ValueError if the line is not there any more."""
@@ -56,8 +58,11 @@ MUTANTS = (
         "_common",
         "'home'), task)\n  redis.call('HDEL', jobkey(job, 'why'), task)\n",
         "'home'), task)\n",
+        seed=18,
     ),
-    Mutant("a part that grew again counts", "complete", "ARGV[7] ~= '' and ARGV[7] or length", "length"),
+    Mutant(
+        "a part that grew again counts", "complete", "ARGV[7] ~= '' and ARGV[7] or length", "length", seed=96
+    ),
     Mutant(
         "a stale report of success counts",
         "complete",
@@ -75,6 +80,7 @@ MUTANTS = (
         "release",
         "if take(worker, ARGV[i]) then",
         "if take(worker, ARGV[i]) or true then",
+        seed=9,
     ),
     Mutant(
         "lists of the dead are not swept",
@@ -111,6 +117,7 @@ MUTANTS = (
         "home",
         "'state') == 'running' then",
         "'state') ~= 'done' then",
+        seed=4,
     ),
     Mutant(
         "a retried task keeps its epoch",
@@ -136,12 +143,19 @@ MUTANTS = (
         "_common",
         "losses = add(jobkey(job, 'tries'), task .. '!', 1)",
         "losses = add(jobkey(job, 'tries'), task, 1)",
+        seed=3,
     ),
     Mutant("one loss more than allowed", "_common", "losses < max_losses", "losses <= max_losses"),
     Mutant("one try more than allowed", "fail", "tries < tonumber", "tries <= tonumber"),
-    Mutant("each stage of the housekeeping takes a whole batch", "tick", "budget = budget - #tokens", ""),
-    Mutant("a retry takes more than a batch", "retry", "math.min(#page[2] / 2, batch)", "#page[2] / 2"),
-    Mutant("a name is taken over with its tasks", "register", "if lease < now then", "if lease < 0 then"),
+    Mutant(
+        "each stage of the housekeeping takes a whole batch", "tick", "budget = budget - #tokens", "", seed=27
+    ),
+    Mutant(
+        "a retry takes more than a batch", "retry", "math.min(#page[2] / 2, batch)", "#page[2] / 2", seed=69
+    ),
+    Mutant(
+        "a name is taken over with its tasks", "register", "if lease < now then", "if lease < 0 then", seed=22
+    ),
     Mutant("two processes share a name", "register", "if lease >= now and holder ~= incarnation", "if false"),
     Mutant("forget leaves a key", "_common", "'where', 'hosts',", "'where',"),
     Mutant(
@@ -149,6 +163,7 @@ MUTANTS = (
         "_common",
         "if job and not total then return nil end",
         "if job and not total then return job, task end",
+        seed=4,
     ),
     Mutant("what is revived still expires", "_common", "redis.call('PERSIST', jobkey(job, part))", ""),
     Mutant("the same job is made twice", "create", "if existing then\n", "if existing == '' then\n"),
@@ -160,7 +175,9 @@ MUTANTS = (
     Mutant("the dead may beat", "beat", "worker) then return false end", "worker) then worker = ARGV[2] end"),
     # Files in parts, their tails, and what is owed to the NAS.
     Mutant("what is done can still be stolen", "_common", "untail(token)\n  return true", "return true"),
-    Mutant("what the dead had can still be stolen", "_common", "untail(token)\n    recover", "recover"),
+    Mutant(
+        "what the dead had can still be stolen", "_common", "untail(token)\n    recover", "recover", seed=10
+    ),
     Mutant("what was given back can still be stolen", "leave", "untail(token)\n  local", "local"),
     Mutant("what is there of a split file stays for good", "_common", "'home', 'seals',", "'home',"),
     Mutant(
@@ -176,25 +193,37 @@ MUTANTS = (
     Mutant(
         "what is there of a split file does not count", "split", "add(jobkey(job), 'bytes_done', there)", ""
     ),
-    Mutant("what is there of a split file is not told", "split", "if ARGV[5] ~= '' then", "if false then"),
+    Mutant(
+        "what is there of a split file is not told",
+        "split",
+        "if ARGV[5] ~= '' then",
+        "if false then",
+        seed=13,
+    ),
     Mutant("parts are not fed", "split", "'held')\n  wake(job)", "'held')"),
     Mutant("a seal is handed out under an old epoch", "split", "split(renew(token))", "split(token)"),
     Mutant(
-        "a listing does not go on after a split", "submit", "about[1] - (about[2] or 0)", "tonumber(about[1])"
+        "a listing does not go on after a split",
+        "submit",
+        "about[1] - (about[2] or 0)",
+        "tonumber(about[1])",
+        seed=13,
     ),
-    Mutant("files take the place of parts", "submit", "{}, {}, tonumber(about[1])", "{}, {}, base"),
+    Mutant("files take the place of parts", "submit", "{}, {}, tonumber(about[1])", "{}, {}, base", seed=13),
     Mutant("a part has the length that its worker says", "complete", "length or ARGV[4]", "ARGV[4]"),
     Mutant(
         "a dead worker gets the seal",
         "complete",
         "sealer and redis.call('ZSCORE', key('workers'), sealer)",
         "sealer",
+        seed=22,
     ),
     Mutant(
         "the seal of a paused job is handed out",
         "complete",
         "if lives and redis.call('HGET', jobkey(job), 'state') == 'running' then",
         "if lives then",
+        seed=46,
     ),
     Mutant(
         "a seal counts as held and as out",
@@ -244,13 +273,16 @@ MUTANTS = (
         "blind",
         "then redis.call('HDEL', jobkey(job, 'blind'), other)",
         "then",
+        seed=11,
     ),
-    Mutant("a job of which nobody sees the folder goes on", "blind", "nobody_sees() and", "false and"),
+    Mutant(
+        "a job of which nobody sees the folder goes on", "blind", "nobody_sees() and", "false and", seed=11
+    ),
     Mutant("a job sleeps while somebody sees its folder", "blind", "nobody_sees() and", "true and"),
-    Mutant("a job sleeps with its tasks handed out", "blind", "  recall(job)\n", ""),
-    Mutant("a job sleeps for ever", "tick", "do rouse(job) end", "do end"),
-    Mutant("the dead take tails", "steal", " and redis.call('ZSCORE', key('workers'), worker)", ""),
-    Mutant("tails are taken before work", "steal", "redis.call('LLEN', key('ready')) == 0 and", ""),
+    Mutant("a job sleeps with its tasks handed out", "blind", "  recall(job)\n", "", seed=19),
+    Mutant("a job sleeps for ever", "tick", "do rouse(job) end", "do end", seed=50),
+    Mutant("the dead take tails", "steal", " and redis.call('ZSCORE', key('workers'), worker)", "", seed=23),
+    Mutant("tails are taken before work", "steal", "redis.call('LLEN', key('ready')) == 0 and", "", seed=13),
     Mutant("tails of paused jobs are taken", "steal", "'state') ~= 'running' or", "'state') == '' or"),
     Mutant(
         "who loses a tail still fetches it", "steal", "task, describe(start, middle - start)", "task, line"
@@ -268,7 +300,7 @@ MUTANTS = (
         "local mine = renew(token)",
         "local mine = token",
     ),
-    Mutant("a part is taken as a whole for ever", "steal", ">= TAKEN_WHOLE then", ">= 1000 then"),
+    Mutant("a part is taken as a whole for ever", "steal", ">= TAKEN_WHOLE then", ">= 1000 then", seed=90),
     Mutant(
         "silence is no reason", "steal", "now - part.heard >= silence", "now - part.heard >= 99 * silence"
     ),
@@ -279,7 +311,7 @@ MUTANTS = (
         "if rate == 0 then return math.max(start + length, ",
     ),
     Mutant("a fast part loses what it has", "steal", "done + rate * since / 1000", "done"),
-    Mutant("tails of no worth are taken", "steal", "(rate == 0 and 1 or least)", "1"),
+    Mutant("tails of no worth are taken", "steal", "(rate == 0 and 1 or least)", "1", seed=9),
     Mutant(
         "a tail counts as stalled when it begins",
         "steal",
@@ -287,10 +319,16 @@ MUTANTS = (
         "math.floor(speed)",
     ),
     Mutant("a worker splits its own parts to bits", "steal", "left < 128 * least", "left < least"),
-    Mutant("a part that soon ends loses its tail", "steal", "left * 1000 < WORTH_MS * rate or", ""),
+    Mutant("a part that soon ends loses its tail", "steal", "left * 1000 < WORTH_MS * rate or", "", seed=11),
     Mutant("a slow part keeps half", "steal", "(stop - here) * pace / (pace + ours)", "(stop - here) / 2"),
-    Mutant("a part that is late counts as done", "steal", "since > left * 1000 / rate + LATE_MS", "false"),
-    Mutant("unknown speeds are slow ones", "steal", "and typical()", "and 2"),
+    Mutant(
+        "a part that is late counts as done",
+        "steal",
+        "since > left * 1000 / rate + LATE_MS",
+        "false",
+        seed=39,
+    ),
+    Mutant("unknown speeds are slow ones", "steal", "and typical()", "and 2", seed=23),
     Mutant("a slow part keeps its block", "steal", "ends(before) <= ends(middle)", "false"),
     Mutant("progress of others' parts counts", "progress", "job and mine[token] and", "job and"),
     Mutant("the dead keep what they had by a report", "progress", "worker, ARGV[i + 1]", "'w0', ARGV[i + 1]"),
@@ -308,8 +346,15 @@ MUTANTS = (
         "parts",
         "redis.call('HEXISTS', jobkey(job, 'failed'), seal) == 1",
         "false",
+        seed=19,
     ),
-    Mutant("anybody's seal is ours", "parts", "== prefix and split(held) then", "~= '' and split(held) then"),
+    Mutant(
+        "anybody's seal is ours",
+        "parts",
+        "== prefix and split(held) then",
+        "~= '' and split(held) then",
+        seed=3,
+    ),
     Mutant(
         "a job is done before its files are on the NAS",
         "_common",
@@ -323,8 +368,10 @@ MUTANTS = (
         "elseif owes == 'nas' then",
         "elseif owes == '' then",
     ),
-    Mutant("two take the same file", "owed", "redis.call('ZADD', owed, now + ARGV[4], file)", ""),
-    Mutant("files of a forgotten job are owed for ever", "owed", "redis.call('ZREM', owed, file)", ""),
+    Mutant("two take the same file", "owed", "redis.call('ZADD', owed, now + ARGV[4], file)", "", seed=14),
+    Mutant(
+        "files of a forgotten job are owed for ever", "owed", "redis.call('ZREM', owed, file)", "", seed=14
+    ),
     Mutant("a folder is asked for ever", "owed", "if redis.call('EXISTS', owed) == 0 then", "if false then"),
     Mutant("files of running jobs are taken, wanted or not", "owed", "ARGV[5] == '1' and", "false and"),
     Mutant("what is brought comes back", "keep", "'XX', ", ""),
@@ -335,6 +382,7 @@ MUTANTS = (
         "deliver",
         "if redis.call('EXISTS', jobkey(job)) == 0 then return 0 end",
         "",
+        seed=21,
     ),
     Mutant("what is on the NAS is fetched again", "redo", "not redis.call('ZSCORE', owed, token)", "false"),
     Mutant("a damaged file still counts as done", "redo", "move(job, 'done', 'delayed')", ""),
@@ -343,25 +391,36 @@ MUTANTS = (
     ),
     Mutant("a damaged file stays owed", "redo", "redis.call('ZREM', owed, token)\n", ""),
     Mutant("a damaged file still counts as owed", "redo", "add(jobkey(job), 'owed', -1)\n", ""),
-    Mutant("bytes of a damaged file still count", "redo", "add(jobkey(job), 'bytes_done', 0 - size)\n", ""),
     Mutant(
-        "a damaged seal takes what its parts brought", "redo", "string.find(line, '\\tplace=') and 0 or ", ""
+        "bytes of a damaged file still count",
+        "redo",
+        "add(jobkey(job), 'bytes_done', 0 - size)\n",
+        "",
+        seed=3,
+    ),
+    Mutant(
+        "a damaged seal takes what its parts brought",
+        "redo",
+        "string.find(line, '\\tplace=') and 0 or ",
+        "",
+        seed=11,
     ),
     Mutant("a damaged file keeps its epoch", "redo", "LONGEST), renew(token)", "LONGEST), token"),
     Mutant("a job delivers what it has not got", "redo", "about[1] == 'delivering' or ", ""),
-    Mutant("a job that failed has what can move", "redo", " or about[1] == 'failed'", ""),
+    Mutant("a job that failed has what can move", "redo", " or about[1] == 'failed'", "", seed=3),
     Mutant(
         "a damaged file goes on in a job that nobody wants",
         "redo",
         "failed = true}",
         "failed = true, cancelled = true}",
     ),
-    Mutant("a file is fetched again for ever", "redo", "found >= tonumber(ARGV[5]) or ", ""),
+    Mutant("a file is fetched again for ever", "redo", "found >= tonumber(ARGV[5]) or ", "", seed=20),
     Mutant(
         "how often a file was damaged is not counted",
         "redo",
         "add(jobkey(job, 'tries'), task .. '*', 1)\n",
         "",
+        seed=25,
     ),
     Mutant("a name is anybody's", "register", "'^%d+ %S+ %S+ (.*)$'", "'^%d+ (.*)$'"),
 )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis as redis_py
 
+from distributed_downloader.models import JobSpec
 from distributed_downloader.outcome import ON_NAS
 from distributed_downloader.queue_terms import Owed, Redo
 from distributed_downloader.redis_client import Limits, RedisClient
@@ -52,9 +53,11 @@ def deliveries(client: RedisClient) -> RedisDeliveries:
     return RedisDeliveries(client)
 
 
-def finished(client: RedisClient, n: int = 3, owes: str = OWES, *, all_of: bool = True) -> int:
+def finished(
+    client: RedisClient, n: int = 3, owes: str = OWES, *, all_of: bool = True, spec: JobSpec | None = None
+) -> int:
     """Download a job's files, all but one if not all; each owes the same."""
-    job = a_job(client, n)
+    job = a_job(client, n, spec=spec)
     for _ in range(n - (not all_of)):
         task = take(client)
         client.complete("w1", str(task.token), task.about.size, "h1", owes=owes)
@@ -330,6 +333,19 @@ def test_a_file_of_another_commit_is_not_replaced_by_an_older_one(
     replaced = {"replaced" in about(client, each) for each in (job, same)}
     assert replaced == {True}
     assert "replaced" not in about(client, elsewhere) | about(client, later)
+
+
+def test_the_names_are_those_of_the_commit_that_was_asked_for_last(
+    client: RedisClient, deliveries: RedisDeliveries
+) -> None:
+    """Also where that is an older job, which is known."""
+    older, newer = finished(client), finished(client, spec=spec_of(1, commit="d" * 40))
+    assert about(client, older)["replaced"] == str(newer)
+    assert client.create_job(spec_of(1), 1) == (older, False)
+    assert "replaced" not in about(client, older)
+    assert about(client, newer)["replaced"] == str(older)
+    assert redo(client, deliveries, newer) is Redo.STAYS
+    assert redo(client, deliveries, older) is Redo.AGAIN
 
 
 def test_a_damaged_file_of_a_forgotten_job_is_nobodys(

@@ -33,7 +33,7 @@ def one_redis() -> Iterator[redis_py.Redis]:
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_the_bug_is_found(one_redis: redis_py.Redis, mutant: Mutant) -> None:
     sources = mutant.applied_to(lua_sources())
-    for seed in range(SCHEDULES):
+    for seed in (mutant.seed, *range(SCHEDULES)):
         try:
             run(one_redis, Seeded(seed), STEPS, sources)
         except AssertionError:

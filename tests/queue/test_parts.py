@@ -696,6 +696,18 @@ def test_nobody_takes_from_a_job_that_sleeps(
     assert steal(parts, client, "w2")
 
 
+def test_who_gave_a_task_back_takes_no_tail_of_its_job_for_a_minute(
+    client: RedisClient, parts: RedisParts, redis: redis_py.Redis
+) -> None:
+    """But for no longer: it may see the folder again, and gets on with the job in no other way."""
+    job, (task,) = a_split_job(client, parts=1)
+    parts.progress("w1", {str(task.token): (0, 1)})
+    redis.hset(f"{NS}job:{job}:blind", "w2", f"{START - 59_999} no mount")
+    assert parts.steal("w2", 0) == Tail(None, True)
+    redis.hset(f"{NS}job:{job}:blind", "w2", f"{START - 60_000} no mount")
+    assert steal(parts, client, "w2")
+
+
 def test_what_a_blind_worker_gives_back_is_behind_what_it_can_do(
     client: RedisClient, parts: RedisParts, redis: redis_py.Redis
 ) -> None:

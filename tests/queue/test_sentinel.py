@@ -12,6 +12,7 @@ import pytest
 from distributed_downloader.config import RedisConfig
 from distributed_downloader.errors import RedisUnavailableError
 from distributed_downloader.models import JobState
+from distributed_downloader.outage import Outage
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_view import RedisView
 from distributed_downloader.worker import WorkerNode
@@ -189,3 +190,23 @@ def test_a_demoted_server_is_left_for_the_one_that_has_its_address_now(binary: B
         assert a_job(client) == 1, "the first job of the new one"
         a_worker(client)
         assert client.claim("w1", 1)
+
+
+def test_a_claim_from_a_server_that_stays_a_replica_is_an_outage(
+    binary: Binary, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It answers each time, and no next call will do: that is no wait that was cut off."""
+    with (
+        Server(binary) as server,
+        Relay(server.socket) as relay,
+        connected(RedisConfig.model_validate({"host": "127.0.0.1", "port": relay.port})) as client,
+    ):
+        outage = Outage(client.address)
+        client.commands.replicaof("127.0.0.1", str(free_port()))
+        for _ in range(2):
+            with pytest.raises(RedisUnavailableError) as caught:
+                client.claim("w1", 1)
+            outage.note(caught.value)
+        (line,) = caplog.messages
+        assert "is a read-only replica" in line
+        outage.over()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import redis as redis_py
 
+from distributed_downloader.cli.lookout import Lookout
 from distributed_downloader.errors import UnknownJobError
 from distributed_downloader.models import (
     DownloadTask,
@@ -70,6 +71,20 @@ def test_pauses_that_hubs_asked_for(client: RedisClient, view: RedisView) -> Non
     assert [*view.queue().pauses] == ["http://hub"]
     client.control("cancel", job)
     assert view.pauses(view.jobs()) == {}
+
+
+def test_a_look_asks_for_each_thing_once(client: RedisClient, view: RedisView, redis: redis_py.Redis) -> None:
+    a_job(client, 1)
+    lookout = Lookout(view)
+    lookout.look()  # connects
+    redis.config_resetstat()
+    seen = lookout.look()
+    assert seen.queue
+    assert (seen.full, seen.pauses) == (seen.queue.full, seen.queue.pauses)
+    calls = {
+        name.removeprefix("cmdstat_"): about["calls"] for name, about in redis.info("commandstats").items()
+    }
+    assert (calls["info"], calls["pttl"], calls["lrange"]) == (1, 1, 1)
 
 
 def test_the_reason_for_which_nobody_goes_on_is_whatever_the_workers_say(

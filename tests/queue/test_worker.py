@@ -15,6 +15,7 @@ import redis
 from distributed_downloader import claims
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.config import RedisConfig
+from distributed_downloader.deliverer import Deliverer
 from distributed_downloader.embedded import EmbeddedRedis
 from distributed_downloader.errors import (
     LocalError,
@@ -28,10 +29,13 @@ from distributed_downloader.hold import Hold
 from distributed_downloader.life import Life
 from distributed_downloader.models import DownloadTask, JobSpec, JobState, JobStatus, RepoFile, RepoType
 from distributed_downloader.outcome import Finished, Outcome
+from distributed_downloader.queue_terms import Redo
 from distributed_downloader.redis_client import Limits, RedisClient
+from distributed_downloader.redis_deliveries import RedisDeliveries
 from distributed_downloader.redis_view import RedisView
 from distributed_downloader.retry import RetryPolicy
 from distributed_downloader.worker import WorkerNode
+from tests.queue.steps import NS, failure, owed_token
 from tests.servers import Server, binaries
 
 T = TypeVar("T")
@@ -58,6 +62,8 @@ class Player:
         self.stopped: list[str] = []
         self.go = threading.Event()
         self.closed = False
+        #: What each file that is done owes to the NAS.
+        self.owes = ""
         self.errors: dict[str, list[Exception]] = {}
         self._lock = threading.Lock()
 
@@ -75,7 +81,7 @@ class Player:
                     cancel.check()
         if error:
             raise error
-        return Finished()
+        return Finished(owes=self.owes)
 
     def close(self) -> None:
         self.closed = True
@@ -103,7 +109,14 @@ class Stage:
         self.redis.seal(job, len(paths))
         return job
 
-    def worker(self, *, concurrency: int = 2, drain: bool = False, name: str | None = None) -> WorkerNode:
+    def worker(
+        self,
+        *,
+        concurrency: int = 2,
+        drain: bool = False,
+        name: str | None = None,
+        deliverer: Deliverer | None = None,
+    ) -> WorkerNode:
         node = WorkerNode(
             self.client(),
             self.player,
@@ -111,6 +124,7 @@ class Stage:
             worker_id=name,
             drain_when_empty=drain,
             policy=AT_ONCE,
+            deliverer=deliverer,
         )
         thread = threading.Thread(target=node.run, daemon=True)
         thread.start()
@@ -320,6 +334,45 @@ def test_drain_when_empty_waits_for_a_listing_that_goes_on(stage: Stage) -> None
     assert stage.view.job(job).state is JobState.DONE
 
 
+class Reader:
+    """Reads the only file back when it is waited for: damaged the first time, right the second."""
+
+    nas, trouble = "cd34", ""
+
+    def __init__(self, stage: Stage, job: int) -> None:
+        self.queue, self.stage, self.job = RedisDeliveries(stage.redis), stage, job
+        self.answers: list[Redo | bool] = []
+
+    def start(self) -> None: ...
+
+    def bell(self) -> None: ...
+
+    def wait_done(self, seconds: float) -> bool:
+        token = owed_token(self.stage.redis, "ab12", self.job, 0)
+        if self.answers:
+            self.answers.append(self.queue.delivered("ab12", token))
+        else:
+            self.answers.append(self.queue.redo("ab12", token, failure()))
+            for name in self.stage.raw.zrange(f"{NS}delayed", 0, -1):  # type: ignore[union-attr]
+                self.stage.raw.zadd(f"{NS}delayed", {name: 0})  # due at once
+        return True
+
+    def stop(self) -> None: ...
+
+    def join(self, seconds: float) -> bool:
+        return True
+
+
+def test_drain_when_empty_does_what_comes_back_while_it_waits_for_the_nas(stage: Stage) -> None:
+    stage.player.owes = "ab12 /x"
+    job = stage.job("a")
+    reader = Reader(stage, job)
+    stage.join(stage.worker(drain=True, deliverer=reader))
+    assert reader.answers == [Redo.AGAIN, True]
+    assert [task.file.path for task in stage.player.started] == ["a", "a"]
+    assert stage.view.job(job).state is JobState.DONE
+
+
 def test_cancel_stops_what_runs(stage: Stage) -> None:
     job = stage.job("wait-1")
     stage.worker()
@@ -364,14 +417,18 @@ def test_a_worker_that_was_taken_for_dead_stops_and_comes_back_under_a_new_name(
     assert [task.tries for task in stage.player.started] == [0, 0]
 
 
-def test_it_waits_for_a_redis_that_is_not_there_yet(tmp_path: Path) -> None:
+def waits_for_redis(caplog: pytest.LogCaptureFixture) -> bool:
+    return any(line.endswith("; waiting for it") for line in caplog.messages)
+
+
+def test_it_waits_for_a_redis_that_is_not_there_yet(caplog: pytest.LogCaptureFixture) -> None:
     server = Server(binaries()[0])
     player = Player()
     client = RedisClient(server.config, limits=Limits(lease=3.0))
     node = WorkerNode(client, player, concurrency=1)
     thread = threading.Thread(target=node.run, daemon=True)
     thread.start()
-    until(lambda: node._outage.noted)
+    until(lambda: waits_for_redis(caplog))
     try:
         server.start()
         stage = Stage(server.config.url.get_secret_value(), Limits(lease=3.0))
@@ -386,12 +443,14 @@ def test_it_waits_for_a_redis_that_is_not_there_yet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", [WorkerNode.stop, WorkerNode.drain])
-def test_it_can_be_ended_while_it_waits_for_redis(tmp_path: Path, end: Callable[[WorkerNode], None]) -> None:
+def test_it_can_be_ended_while_it_waits_for_redis(
+    tmp_path: Path, end: Callable[[WorkerNode], None], caplog: pytest.LogCaptureFixture
+) -> None:
     client = RedisClient(RedisConfig.model_validate({"url": f"unix://{tmp_path}/none"}))
     node = WorkerNode(client, Player(), concurrency=1)
     thread = threading.Thread(target=node.run, daemon=True)
     thread.start()
-    until(lambda: node._outage.noted)
+    until(lambda: waits_for_redis(caplog))
     end(node)
     thread.join(30)
     assert not thread.is_alive()

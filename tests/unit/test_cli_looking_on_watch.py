@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -68,7 +69,7 @@ class Script:
         """Say no."""
         return False
 
-    def queue(self) -> QueueStatus:
+    def queue(self, jobs: Sequence[JobStatus]) -> QueueStatus:
         """Return a queue."""
         return queue()
 
@@ -146,8 +147,8 @@ def test_redis_may_go_away_and_come_back(watch: Watch, capsys: pytest.CaptureFix
     assert watch(Script(job(), DOWN, DOWN, DOWN, job(), done()), "3") == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
-    assert lines[1].startswith("Redis does not answer since ")
-    assert lines[1].endswith(f", trying again: it does not answer ({ADDRESS})")
+    assert lines[1].startswith(f"Redis at {ADDRESS} does not answer since ")
+    assert lines[1].endswith(", trying again: it does not answer")
     assert re.fullmatch(r"Redis is back since \d\d:\d\d:\d\d \(it was away for 0s\)", lines[2])
     assert lines[3].endswith("done in 1h 00m")
 
@@ -184,6 +185,14 @@ def test_what_was_last_seen_stays_with_the_time_since_when() -> None:
     assert [len(each.jobs) for each in seen] == [1, 1, 1, 1]
     assert [bool(each.silence) for each in seen] == [False, True, True, False]
     assert seen[1].silence == seen[2].silence
+
+
+def test_what_is_wrong_now_is_shown_with_the_time_since_when() -> None:
+    loading = RedisUnavailableError(f"Redis at {ADDRESS} is still loading its data; try again shortly")
+    patient = Patient(Lookout(Script(job(), DOWN, loading), "3").look, ADDRESS)  # type: ignore[arg-type]
+    _, first, second = (patient.look().silence for _ in range(3))
+    assert first
+    assert second == replace(first, error=str(loading))
 
 
 def test_an_end_that_was_seen_before_redis_went_away_is_no_end() -> None:

@@ -595,13 +595,21 @@ def test_what_concerns_all_is_told_in_all_its_words_the_worst_first(canvas: Canv
     assert " ".join(words(picture.status(TROUBLE, canvas)).split()).endswith(" ".join(told))
 
 
-def test_an_outage_begins_with_what_is_wrong() -> None:
+def test_an_outage_is_told_with_its_begin_and_with_what_is_wrong() -> None:
     assert TROUBLE.silence
     clock = time.strftime("%H:%M:%S", time.localtime(1_000_200))
     assert notices.silence(TROUBLE.silence) == (
-        f"Redis does not answer since {clock}, trying again: "
-        "it cannot be reached: is it running? (h:1/0: refused)"
+        f"Redis at h:1/0 does not answer since {clock}, trying again: "
+        "it cannot be reached: is it running? (refused)"
     )
+
+
+@pytest.mark.parametrize("address", ["h:1/0", "fleet/0 (sentinels a:1 and 2 more)"])
+def test_what_is_wrong_is_told_as_it_is(address: str) -> None:
+    wrong = "refuses the login: check [redis] username and password (REDIS_USERNAME, REDIS_PASSWORD)"
+    told = notices.silence(Silence(1_000_200.0, f"Redis at {address} {wrong}", address))
+    assert told.startswith(f"Redis at {address} does not answer since ")
+    assert told.endswith(f", trying again: it {wrong}")
 
 
 def test_failed_files_that_are_not_shown_are_counted_on_a_pipe() -> None:

@@ -32,8 +32,8 @@ UP_AND_ERASE = "\x1b[1A\x1b[2K"
 HUB = "https://hub.example"
 GONE = Silence(1_000_200.0, "Redis at h:1/0 cannot be reached: is it running? (refused)", "h:1/0")
 GONE_WORDS = (
-    f"Redis does not answer since {time.strftime('%H:%M:%S', time.localtime(1_000_200))}, trying again: "
-    "it cannot be reached: is it running? (h:1/0: refused)"
+    f"Redis at h:1/0 does not answer since {time.strftime('%H:%M:%S', time.localtime(1_000_200))}, "
+    "trying again: it cannot be reached: is it running? (refused)"
 )
 
 

@@ -11,7 +11,13 @@ import pytest
 from distributed_downloader import rest as rests
 from distributed_downloader import running as runs
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.errors import LocalError, PlaceUnseenError, StoppedError, TransferError
+from distributed_downloader.errors import (
+    HubAwayError,
+    LocalError,
+    PlaceUnseenError,
+    StoppedError,
+    TransferError,
+)
 from distributed_downloader.hold import Hold
 from distributed_downloader.models import Descriptor, DownloadTask, RepoFile, Token
 from distributed_downloader.outcome import Finished
@@ -146,6 +152,43 @@ def test_a_worker_rests_only_while_others_see_the_folder(
     said = f"back    {other.name}: {error}; no living worker can go on with job {other.token.job}"
     assert caplog.messages == [said]
     assert client.claim(ME, 1) is None
+
+
+def test_each_job_of_a_hub_that_is_away_is_told_once_and_when_it_goes_on(
+    client: RedisClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    made = Reports(client, host="h1", policy=RetryPolicy(), on_rest=lambda *_: None)
+    jobs = [client.create_job(spec(f"org/{name}"), 1)[0] for name in "ab"]
+    for job in jobs:
+        client.submit(job, 0, [RepoFile(path="a", size=5)], "")
+        client.seal(job, 1)
+
+    def wake(job: int) -> DownloadTask:
+        client.control("pause", job)
+        client.control("resume", job)
+        task = client.begin(ME, client.claim(ME, 1) or "")
+        assert task
+        assert task.token.job == job
+        return task
+
+    for job in jobs * 2:
+        task = wake(job)
+        made.failure(ME, str(task.token), running(task), HubAwayError("the hub is away"))()
+    said = "back    a: the hub is away; no living worker can go on with job"
+    told = [(record.levelno, record.getMessage()) for record in caplog.records]
+    assert told == [(logging.WARNING, f"{said} {job}") for job in jobs]
+
+    caplog.clear()
+    task = wake(jobs[1])
+    client.release(ME, [str(task.token)])
+    made.success(ME, str(task.token), running(task), Finished())()
+    assert caplog.messages == ["done    a, but the task is not this worker's any more"]
+
+    caplog.clear()
+    task = wake(jobs[1])
+    made.success(ME, str(task.token), running(task), Finished())()
+    assert caplog.messages == [f"job {jobs[1]} goes on", "done    a"]
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,26 @@ from distributed_downloader import errors
 from distributed_downloader.errors import RateLimitError, TransferError
 from distributed_downloader.retry import Action, Counted, RetryPolicy, park_seconds
 
+#: What is raised though there are more particular ones below it.
+RAISED_THEMSELVES = (
+    errors.LocalError,
+    errors.PlaceError,
+    errors.NetworkError,
+    errors.NoAnswerError,
+    errors.StalledError,
+)
+
 
 def leaves(cls: type[TransferError]) -> Iterator[type[TransferError]]:
     # A module's own errors are its own business.
     below = [sub for sub in cls.__subclasses__() if sub.__module__ == errors.__name__]
-    if not below or cls in (errors.LocalError, errors.PlaceError, errors.NetworkError, errors.NoAnswerError):
+    if not below or cls in (
+        errors.LocalError,
+        errors.PlaceError,
+        errors.NetworkError,
+        errors.NoAnswerError,
+        errors.StalledError,
+    ):
         yield cls
     for sub in below:
         yield from leaves(sub)
@@ -29,6 +44,7 @@ EXPECTED = {
     errors.NetworkError: Action.RETRY,
     errors.NoAnswerError: Action.RETRY,
     errors.NoConnectionError: Action.RETRY,
+    errors.MuteError: Action.RETRY,
     errors.StalledError: Action.RETRY,
     errors.ServerError: Action.RETRY,
     errors.RateLimitError: Action.RETRY,
@@ -79,7 +95,9 @@ def test_a_pause_that_the_hub_asks_for_does_not_use_up_the_few_tries_of_a_file()
     assert policy.decide(errors.NetworkError("reset"), 0).excused_tries == 0
 
 
-@pytest.mark.parametrize("cls", [errors.ServerError, errors.NoAnswerError, errors.NoConnectionError])
+@pytest.mark.parametrize(
+    "cls", [errors.ServerError, errors.NoAnswerError, errors.NoConnectionError, errors.MuteError]
+)
 def test_a_host_that_is_away_is_waited_for_and_costs_no_file_its_few_tries(cls: type[TransferError]) -> None:
     policy = RetryPolicy(draw=lambda low, high: (low + high) / 2)
     decisions = [policy.decide(make(cls), 0, away) for away in range(policy.away_tries)]
