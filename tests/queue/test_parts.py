@@ -719,9 +719,9 @@ def test_what_a_blind_worker_gives_back_is_behind_what_it_can_do(
         parts.blind("w1", token, "no mount")
         assert dump(redis) == before
     assert task.token.job == seen
-    assert redis.hgetall(f"{NS}job:{unseen}:blind") == {"w1": "no mount"}
+    assert redis.hgetall(f"{NS}job:{unseen}:blind") == {"w1": f"{START} no mount"}
     other = next(each for each in take_all(client, "w2") if each.token.job == unseen)
     client.leave("w1")
     parts.blind("w2", str(other.token), "nor here")
-    assert redis.hgetall(f"{NS}job:{unseen}:blind") == {"w2": "nor here"}, "the dead are not counted"
+    assert redis.hgetall(f"{NS}job:{unseen}:blind") == {"w2": f"{START} nor here"}, "the dead are not counted"
     assert not redis.exists(f"{NS}job:{unseen}:tries")

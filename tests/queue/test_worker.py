@@ -353,8 +353,8 @@ class Reader:
             self.answers.append(self.queue.delivered("ab12", token))
         else:
             self.answers.append(self.queue.redo("ab12", token, failure()))
-            for name in self.stage.raw.zrange(f"{NS}delayed", 0, -1):  # type: ignore[union-attr]
-                self.stage.raw.zadd(f"{NS}delayed", {name: 0})  # due at once
+            for name in self.stage.raw.zrange(f"{NS}delayed", 0, -1):
+                self.stage.raw.zadd(f"{NS}delayed", {str(name): 0})  # due at once
         return True
 
     def stop(self) -> None: ...

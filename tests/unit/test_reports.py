@@ -164,29 +164,29 @@ def test_each_job_of_a_hub_that_is_away_is_told_once_and_when_it_goes_on(
         client.submit(job, 0, [RepoFile(path="a", size=5)], "")
         client.seal(job, 1)
 
-    def wake(job: int) -> DownloadTask:
-        client.control("pause", job)
-        client.control("resume", job)
-        task = client.begin(ME, client.claim(ME, 1) or "")
-        assert task
-        assert task.token.job == job
-        return task
+    def wake(*jobs: int) -> list[DownloadTask]:
+        for job in jobs:
+            client.control("pause", job)
+            client.control("resume", job)
+        tasks = [task for _ in jobs if (task := client.begin(ME, client.claim(ME, 1) or ""))]
+        assert sorted(task.token.job for task in tasks) == sorted(jobs)
+        return sorted(tasks, key=lambda task: task.token.job)
 
-    for job in jobs * 2:
-        task = wake(job)
-        made.failure(ME, str(task.token), running(task), HubAwayError("the hub is away"))()
+    for _ in range(3):
+        for task in wake(*jobs):
+            made.failure(ME, str(task.token), running(task), HubAwayError("the hub is away"))()
     said = "back    a: the hub is away; no living worker can go on with job"
     told = [(record.levelno, record.getMessage()) for record in caplog.records]
     assert told == [(logging.WARNING, f"{said} {job}") for job in jobs]
 
     caplog.clear()
-    task = wake(jobs[1])
+    (task,) = wake(jobs[1])
     client.release(ME, [str(task.token)])
     made.success(ME, str(task.token), running(task), Finished())()
     assert caplog.messages == ["done    a, but the task is not this worker's any more"]
 
     caplog.clear()
-    task = wake(jobs[1])
+    (task,) = wake(jobs[1])
     made.success(ME, str(task.token), running(task), Finished())()
     assert caplog.messages == [f"job {jobs[1]} goes on", "done    a"]
 
