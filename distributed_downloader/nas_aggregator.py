@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -73,6 +73,8 @@ class NASAggregator:
         self._silent = False
         #: Why files are left to others, as far as that was said.
         self._told: set[str] = set()
+        #: Those files, since one was for this machine: a look that meets no others has seen all that there is.
+        self._passed: set[Token] = set()
         self._swept: float | None = None
         self._sweeper: threading.Thread | None = None
         #: Id of the NAS as it was last seen; "" if it is not there.
@@ -98,6 +100,7 @@ class NASAggregator:
 
     def bell(self) -> None:
         """Something new is owed: look at once."""
+        self._passed.clear()  # it lies behind them
         self._bell.set()
 
     @property
@@ -294,8 +297,13 @@ class NASAggregator:
             passed_over |= forbidden
         self._owed.keep_owed(folder, [owed.token for owed in taken[room:]], 0)
         self._tell_of(passed_over)
-        all_around = len(taken) < room and len(passed_over) < _PASSED_OVER
-        return taken[:room], None if passed_over and all_around else bool(passed_over)
+        return taken[:room], self._may_be_more(passed_over.keys(), bool(taken))
+
+    def _may_be_more(self, passed_over: Set[Token], took: bool) -> bool | None:
+        """Say whether there may be more for this machine behind what a look passed over; None if not."""
+        seen_all = passed_over <= self._passed or len(passed_over) < _PASSED_OVER
+        self._passed = set() if took else self._passed | passed_over
+        return None if passed_over and seen_all and not took else bool(passed_over)
 
     def _tell_of(self, passed_over: Mapping[Token, str]) -> None:
         """Say why files are left to others, each reason once."""

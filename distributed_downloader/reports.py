@@ -79,6 +79,7 @@ class Reports:
             log.info("done    %s, but the task is not this worker's any more", running.name)
             return
         if self._given_back.pop(task.token.job, None):
+            self._on_refusal("")
             log.info("job %d goes on", task.token.job)
         if task.about.is_seal:
             log.info("sealed  %s: complete, %s right", task.name, _proof(task))

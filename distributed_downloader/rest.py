@@ -41,7 +41,10 @@ class Rest:
         return self._refusal if time.monotonic() < self._refused_at + _LONGEST_BLIND else ""
 
     def refuse(self, reason: str) -> None:
-        """Take note of a job that is not for this machine: its rules forbid it, or the hub is not reached."""
+        """Take note of a job that is not for this machine: its rules forbid it, or the hub is not reached.
+
+        "" = it is again.
+        """
         self._refusal, self._refused_at = reason, time.monotonic()
 
     def begin(self, reason: str, error: TransferError) -> None:

@@ -6,7 +6,8 @@
 -- ARGV[5] -> how often that may be found; then the folder is at fault, and a person has to look
 --
 -- Returns 1 it is fetched again, 0 not owed (any more), 2 it stays owed: it was found too often, the job does
--- not want it any more, or another commit may have its name in the folder. Nothing is touched but for 1.
+-- not want it any more, another commit may have its name in the folder, or nobody knows any more that it was
+-- done. Nothing is touched but for 1.
 local owed, token, LONGEST = key('owed:' .. ARGV[2]), ARGV[3], 300
 local WANTS = {running = true, paused = true, delivering = true, failed = true}
 probe()

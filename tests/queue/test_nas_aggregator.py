@@ -296,6 +296,13 @@ def test_what_lies_behind_more_than_one_look_passes_over_is_waited_for(
     assert stage.job(allowed).state is JobState.DONE
 
 
+def test_nobody_waits_for_what_is_for_others_alone(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nas_aggregator, "_PASSED_OVER", 5)
+    stage.owe(*map(str, range(30)))
+    aggregator = stage.start(allowed="org/name2")
+    assert aggregator.wait_done(30)
+
+
 def test_our_own_folder_is_found_wherever_others_have_mounted_it(stage: Stage) -> None:
     job = stage.owe("a", path=Path("/mnt/elsewhere"))
     stage.start()
