@@ -73,7 +73,7 @@ class NASAggregator:
         self._silent = False
         #: Why files are left to others, as far as that was said.
         self._told: set[str] = set()
-        #: Those files, since one was for this machine: a look that meets no others has seen all that there is.
+        #: Those files, since one was for this machine: a look that meets no others has seen all there are.
         self._passed: set[Token] = set()
         self._swept: float | None = None
         self._sweeper: threading.Thread | None = None
