@@ -290,8 +290,9 @@ class WorkerNode:
                     self._outage.note(error)
                 self._fetched.wait(_LOOK / 2)
 
-        self._insisting.append(threading.Thread(target=insist, name="unblock", daemon=True))
-        self._insisting[-1].start()
+        thread = threading.Thread(target=insist, name="unblock", daemon=True)
+        thread.start()
+        self._insisting.append(thread)  # not before, for whoever leaves meanwhile joins what is there
 
     def _fill_slot(self, life: Life) -> bool:
         """Claim one task for the slot that was taken; False if there is none."""

@@ -157,22 +157,22 @@ class _User:
     def __init__(self, world: World, repo: str) -> None:
         self._world, self._repo = world, repo
         self._command: Child | None = None
-        #: When somebody last damaged a complete file: a job made before that does not check it.
-        self._spoiled_at = 0.0
+        #: The job that was there when somebody last damaged a complete file: it does not check it again.
+        self._unaware = 0
         self.commands = 0
         self.satisfied = False
 
     def act(self, job: JobStatus | None) -> bool:
         """Do what a user does who sees this; True if there is nothing to do any more."""
-        if self._repo in self._world.spoiled:
-            self._world.spoiled.remove(self._repo)
-            self._spoiled_at = time.time()
         if self._command and self._command.running:
             return False
+        if self._repo in self._world.spoiled:
+            self._world.spoiled.remove(self._repo)
+            self._unaware = job.id if job else 0
         self.satisfied = False
         if job is None or self._command is None or self._needs_help(job):
             self._ask()
-        elif job.state is JobState.DONE and job.created_at < self._spoiled_at:
+        elif job.state is JobState.DONE and job.id == self._unaware:
             words = ("forget", str(job.id), "--yes")
             self._command = self._world.command(f"forget-{job.id}-{self.commands}", *words)
         elif job.state is JobState.DONE:

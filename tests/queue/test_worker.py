@@ -484,3 +484,18 @@ def test_a_claim_that_is_cut_off_is_no_outage(stage: Stage, caplog: pytest.LogCa
     assert stage.ended(stage.job("a")).state is JobState.DONE
     assert not [line for line in caplog.messages if "waiting for it" in line or "is back" in line]
     assert node.describe().absence is None
+
+
+def test_who_leaves_joins_no_thread_that_has_not_begun(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal's thread makes it while the worker leaves by itself."""
+    node, begin, joinable = stage.worker(), threading.Thread.start, list[list[threading.Thread]]()
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "unblock":
+            joinable.append(list(node._insisting))
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    node.drain()
+    stage.join(node)
+    assert joinable == [[]]
