@@ -33,20 +33,22 @@ class Folders:
         #: Where the NAS is mounted; None if this worker does not deliver to one.
         self.nas: Path | None = Path(config.nas.path) if config.nas.enabled else None
         self._nas_id = nas_id or self._look_for_nas
-        self._own_id, self._told = "", False
+        #: The ids of those that no job tells: the worker's own, and what a master could not mark.
+        self._ids: dict[Path, str] = {}
+        self._told = False
         self._alone = alone
 
     @property
     def own_id(self) -> str:
         """Id of the worker's own output folder, which is made if need be; "" where it cannot be."""
-        if not self._own_id:
+        if self._own not in self._ids:
             try:
-                self._own_id = make_place(self._own, create_root=True)
+                self._ids[self._own] = make_place(self._own, create_root=True)
             except TransferError as error:
                 level = logging.DEBUG if self._told else logging.WARNING
                 log.log(level, "%s; what needs the folder will not work here", error)
                 self._told = True
-        return self._own_id
+        return self._ids.get(self._own, "")
 
     @property
     def nas_id(self) -> str:
@@ -59,32 +61,34 @@ class Folders:
     def output(self, spec: JobSpec) -> Path:
         """Return where a job's whole files go; raises PlaceUnseenError if this machine does not see it.
 
-        Raises LocalError where it is the worker's own folder, and that has gone since.
+        Raises LocalError where the job does not tell which folder it is, and the one seen here has gone.
         """
-        if not spec.output_dir:
-            self._require_own()
-            return self._own
-        root = _named(spec)
-        if spec.place:
+        root = self._root(spec)
+        if spec.output_dir and spec.place:
             require_place(root, spec.place)
+        elif root in self._ids:
+            self._require_still(root)
+        elif spec.output_dir:
+            self._ids[root] = make_place(root, create_root=True)
         return root
 
     def place(self, spec: JobSpec) -> str:
         """Return the id of the folder into which a job's whole files go, "" if it has none."""
-        return spec.place if spec.output_dir else self._own_id
+        return (spec.output_dir and spec.place) or self._ids.get(self._root(spec), "")
 
-    def _require_own(self) -> None:
-        """Follow the folder to another disk; but where there is none, its disk is not mounted any more."""
-        if not self._own_id:
-            return
-        found = read_place(self._own)
+    def _root(self, spec: JobSpec) -> Path:
+        return Path(spec.output_dir).expanduser().absolute() if spec.output_dir else self._own
+
+    def _require_still(self, root: Path) -> None:
+        """Follow a folder to another disk; but where there is none, its disk is not mounted any more."""
+        found = read_place(root)
         if not found:
-            refuse_if_dry(self._own)
+            refuse_if_dry(root)
             raise LocalError(
-                f"{self._own} is not what it was any more: mount its disk again "
+                f"{root} is not what it was any more: mount its disk again "
                 "(or start this worker again, if it is to be a new folder)"
             )
-        self._own_id = found
+        self._ids[root] = found
 
     def split_file(self, task: DownloadTask, cancel: Cancel, room: Room, place: str = "") -> SplitFile:
         """Return the split file of a task, in the folder that has the id `place`; raises PlaceUnseenError."""
@@ -99,7 +103,7 @@ class Folders:
         Where the output folder is the NAS, the file gets the name of one in an output folder. Raises
         PlaceUnseenError.
         """
-        place, mine = place or about.place, _named(spec) if spec.output_dir else self._own
+        place, mine = place or about.place, self._root(spec)
         found = read_place(mine)
         if found == place:
             return mine
@@ -112,7 +116,3 @@ class Folders:
             f"{about.file.path}: its parts are put together in a folder that this machine does not see: "
             f"{', and '.join(seen)}; mount it there, or let this worker work elsewhere"
         )
-
-
-def _named(spec: JobSpec) -> Path:
-    return Path(spec.output_dir).expanduser().absolute()

@@ -110,6 +110,18 @@ class Server:
 
     def start(self) -> Server:
         """Run the server; returns when it answers."""
+        self.launch()
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._answers():
+            if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
+                log = (self.folder / "log").read_text() if (self.folder / "log").exists() else "no log"
+                self.stop()
+                raise RuntimeError(f"{self.binary.path} does not start: {log[-2000:]}")
+            time.sleep(0.01)
+        return self
+
+    def launch(self) -> None:
+        """Run the server, which may take its time until it answers."""
         words = [
             f"{key} {value!r}" if not value else f"{key} {value}" for key, value in self.settings.items()
         ]
@@ -118,14 +130,6 @@ class Server:
         self._process = subprocess.Popen(
             [self.binary.path, conf, *self.arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + _START_SECONDS
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                log = (self.folder / "log").read_text() if (self.folder / "log").exists() else "no log"
-                self.stop()
-                raise RuntimeError(f"{self.binary.path} does not start: {log[-2000:]}")
-            time.sleep(0.01)
-        return self
 
     def _answers(self) -> bool:
         """Whether it speaks: a refusal for want of a password is an answer too."""

@@ -76,4 +76,6 @@ def running(folder: Path, *words: str) -> Iterator[Benchmark]:
     finally:
         benchmark.process.terminate()
         benchmark.process.wait(PATIENCE)
+        for logs in benchmark.temporary.glob("hfd-chaos-*"):  # what a run keeps where something was found
+            shutil.move(logs, folder)
         shutil.rmtree(benchmark.temporary)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -104,11 +105,19 @@ def test_a_failure_is_told_once(fleet: Fleet, hub: FaultyHub) -> None:
     assert done.stderr.count("config.json") == 1
 
 
+def has_worker(demo: psutil.Process) -> bool:
+    for child in demo.children(recursive=True):
+        with suppress(psutil.Error):  # it has just ended
+            if "worker" in child.cmdline():
+                return True
+    return False
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_demo_leaves_nothing_behind(fleet: Fleet, number: signal.Signals) -> None:
     running = fleet.start("demo", TMPDIR=str(fleet.folder), REDIS_PASSWORD="wrong", REDIS_DB="5")
     demo = psutil.Process(running.pid)
-    until(lambda: any("worker" in child.cmdline() for child in demo.children(recursive=True)))
+    until(lambda: has_worker(demo))
     children = demo.children(recursive=True)
     running.send_signal(number)
     _, err = running.communicate(timeout=60)
@@ -122,7 +131,7 @@ def test_the_demo_leaves_nothing_behind(fleet: Fleet, number: signal.Signals) ->
 def test_the_demo_s_processes_go_when_it_is_killed(fleet: Fleet) -> None:
     running = fleet.start("demo", TMPDIR=str(fleet.folder))
     demo = psutil.Process(running.pid)
-    until(lambda: any("worker" in child.cmdline() for child in demo.children(recursive=True)))
+    until(lambda: has_worker(demo))
     children = demo.children(recursive=True)
     os.kill(running.pid, signal.SIGKILL)
     running.communicate()

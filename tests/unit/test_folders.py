@@ -10,7 +10,7 @@ from distributed_downloader.config import AppConfig
 from distributed_downloader.errors import LocalError
 from distributed_downloader.folders import Folders
 from distributed_downloader.models import JobSpec, RepoType
-from distributed_downloader.storage.place import make_place
+from distributed_downloader.storage.place import make_place, read_place
 
 SPEC = JobSpec(
     endpoint="https://hub.example",
@@ -57,3 +57,30 @@ def test_it_may_be_another_disk_from_now_on(tmp_path: Path) -> None:
     mounted = make_place(own, create_root=False)
     assert folders.output(SPEC) == own
     assert folders.own_id == folders.place(SPEC) == mounted != before
+
+
+def test_a_folder_that_the_master_could_not_mark_is_known_once_it_was_seen(tmp_path: Path) -> None:
+    """Its disk was full, say: then nobody has told which folder it is."""
+    there = tmp_path / "there"
+    spec = SPEC.model_copy(update={"output_dir": str(there)})
+    folders = folders_in(tmp_path / "own")
+    assert folders.output(spec) == there
+    known = folders.place(spec)
+    assert known == read_place(there) != ""
+    there.rename(tmp_path / "unmounted")
+    for mount_point in (False, True):
+        if mount_point:
+            there.mkdir()
+        with pytest.raises(LocalError, match="mount its disk again"):
+            folders.output(spec)
+    assert list(there.iterdir()) == []
+    there.rmdir()
+    (tmp_path / "unmounted").rename(there)
+    assert folders.output(spec) == there
+    assert folders.place(spec) == known
+
+
+def test_a_folder_that_cannot_be_marked_is_no_output(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LocalError, match="a file is where a folder should be"):
+        folders_in(tmp_path / "own").output(SPEC.model_copy(update={"output_dir": str(tmp_path / "file/x")}))
