@@ -240,8 +240,11 @@ def broken_off(error: Exception, url: str) -> TransientError:
 
 def _is_lasting(error: Exception) -> bool:
     """Return whether somebody has to change something: a certificate, a login, a scheme."""
-    refused = any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))
-    return refused or bool(_NO_TLS.search(str(error))) or "Proxy Authentication Required" in str(error)
+    return (
+        _is_refused(error)
+        or bool(_NO_TLS.search(str(error)))
+        or "Proxy Authentication Required" in str(error)
+    )
 
 
 def _why_not_secure(error: Exception) -> str:
@@ -251,8 +254,12 @@ def _why_not_secure(error: Exception) -> str:
         "; if your network inspects TLS, name its certificate in SSL_CERT_FILE, or set disable_ssl_verify "
         "(for the worker's own endpoint)"
     )
-    refused = any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))
-    return f"{_why(error)}{inspected if refused else ''}"
+    return f"{_why(error)}{inspected if _is_refused(error) else ''}"
+
+
+def _is_refused(error: Exception) -> bool:
+    """Return whether it is the certificate that is not accepted."""
+    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))
 
 
 def _why(error: Exception) -> str:

@@ -88,9 +88,8 @@ class World:
                 mount(folder, "--bind", str(real))
                 stack.callback(unmount_all, folder)
             make_place(self.nas, create_root=False)
-            if (
-                self.shared
-            ):  # while it is full, no master could; and a worker that starts without would go wrong
+            if self.shared:
+                # A master that finds it full could not, and a worker that starts without it makes it anew.
                 make_place(self._outputs[0], create_root=True)
             stack.enter_context(self.store)
             stack.enter_context(self.hub)

@@ -3,9 +3,9 @@
 -- ARGV[2] -> worker
 -- ARGV[3] -> token
 --
--- Returns {descriptor, spec, failures so far, ms to keep away from the hub, failures because of a
--- host that was away}, or nil: the token is not in the worker's list, or was dropped (job gone, no token of ours), or was
--- given back (the worker was declared dead, the job does not run).
+-- Returns {descriptor, spec, failures so far, ms to keep away from the hub, failures because of a host that was
+-- away}, or nil: the token is not in the worker's list, or was dropped (job gone, no token of ours), or was given
+-- back (the worker was declared dead, the job does not run).
 local worker, token = ARGV[2], ARGV[3]
 
 if not holds(worker, token) then return false end

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,20 @@ def folders_in(own: Path) -> Folders:
     return Folders(AppConfig.model_validate({"app": {"output_dir": str(own)}}))
 
 
+@contextmanager
+def unmounted(folder: Path, *, mount_point: bool = True) -> Iterator[None]:
+    """Take away the disk that is mounted there; nothing may be written meanwhile where it was."""
+    folder.rename(folder.with_name("unmounted"))
+    if mount_point:
+        folder.mkdir()
+    yield
+    assert folder.exists() == mount_point
+    if mount_point:
+        assert list(folder.iterdir()) == []
+        folder.rmdir()
+    folder.with_name("unmounted").rename(folder)
+
+
 def test_it_is_made_at_first(tmp_path: Path) -> None:
     folders = folders_in(tmp_path / "own")
     assert folders.own_id
@@ -36,13 +52,8 @@ def test_nothing_is_written_where_its_disk_was_mounted(tmp_path: Path) -> None:
     own = tmp_path / "own"
     folders = folders_in(own)
     known = folders.own_id
-    own.rename(tmp_path / "unmounted")
-    own.mkdir()
-    with pytest.raises(LocalError, match="mount its disk again"):
+    with unmounted(own), pytest.raises(LocalError, match="mount its disk again"):
         folders.output(SPEC)
-    assert list(own.iterdir()) == []
-    own.rmdir()
-    (tmp_path / "unmounted").rename(own)
     assert folders.output(SPEC) == own
     assert folders.own_id == known
 
@@ -67,15 +78,10 @@ def test_a_folder_that_the_master_could_not_mark_is_known_once_it_was_seen(tmp_p
     assert folders.output(spec) == there
     known = folders.place(spec)
     assert known == read_place(there) != ""
-    there.rename(tmp_path / "unmounted")
     for mount_point in (False, True):
-        if mount_point:
-            there.mkdir()
-        with pytest.raises(LocalError, match="mount its disk again"):
+        away = unmounted(there, mount_point=mount_point)
+        with away, pytest.raises(LocalError, match="mount its disk again"):
             folders.output(spec)
-    assert list(there.iterdir()) == []
-    there.rmdir()
-    (tmp_path / "unmounted").rename(there)
     assert folders.output(spec) == there
     assert folders.place(spec) == known
 
