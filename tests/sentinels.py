@@ -177,9 +177,14 @@ class Sentinels:
         until(lambda: self._follows(dead), "the old master's following the new one")
 
     def fail_over(self) -> Server:
-        """Let the sentinels make the replica the master, both alive; returns the new one."""
+        """Let the sentinels make the replica the master, both alive; returns the new one.
+
+        Until the old one follows, some seconds after its promotion, the new one's data wins: what clients
+        still write to the old one meanwhile is lost.
+        """
         old = self.master
         until(lambda: self._promoted(self.other(old)) or self._ask_for_failover(old), "the failover")
+        until(lambda: self._follows(old), "the old master's following the new one")
         return self.other(old)
 
     def __enter__(self) -> Sentinels:
