@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from distributed_downloader.config import RedisConfig
-from distributed_downloader.errors import ConfigError, RedisUnavailableError
+from distributed_downloader.errors import ConfigError, RedisCutOffError, RedisUnavailableError
 from distributed_downloader.redis_client import RedisClient
 from tests.e2e.fleet import until
 from tests.hub.tls import Certificate, self_signed
@@ -152,6 +152,8 @@ def sentinels_speak_tls(binary: Binary, certificate: Certificate, ours: Certific
             until(lambda: answers(client), "the connection to the new master")
             a_job(client)
             a_worker(client)
+            with pytest.raises(RedisCutOffError):
+                client.claim("w1", 1)  # its own connection is still that to the old master
             assert client.claim("w1", 1)
         for wrong in ({"tls": False}, {"ca_certs": str(ours.cert)}, {"client_cert": "", "client_key": ""}):
             with connected(**about | wrong) as client, pytest.raises(RedisUnavailableError) as caught:
