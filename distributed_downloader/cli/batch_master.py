@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from distributed_downloader.cli.app import App
 from distributed_downloader.cli.job_options import job_options, job_request, repo_options
 from distributed_downloader.errors import DownloaderError
 
 if TYPE_CHECKING:
+    from distributed_downloader.cli.app import App
     from distributed_downloader.config import AppConfig
     from distributed_downloader.hub import Hub
     from distributed_downloader.master import MasterNode, Submitted
@@ -49,6 +48,7 @@ def command(app: App, /, repos: str, from_file: bool, priority: int, wait: bool,
 
     names = _names(repos, from_file=from_file)
     app.warn_of_redis()
+    app.share_budgets()
     master = MasterNode(app.hub, app.redis, app.config.nas, app.rules)
     with interrupt_hint("not all repos are queued; run the same command again to go on"):
         results = _queue_all(_queuer(master, app.config, priority, options), names, app.hub)
@@ -96,6 +96,8 @@ def _queuer(
 
 def _queue_all(queue: Callable[[str], Result], names: Iterable[str], hub: Hub) -> list[Result]:
     """Make the jobs, several at a time, and print each result in the order of the names."""
+    from concurrent.futures import ThreadPoolExecutor
+
     results = []
     with ThreadPoolExecutor(THREADS) as pool:
         try:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 Name = Literal["pause", "resume", "cancel", "retry"]
 
 
-@dataclass(frozen=True)
-class Verb:
+class Verb(NamedTuple):
     """One command: what it does, to which jobs, and in which words."""
 
     name: Name

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from distributed_downloader.cli.app import App
-
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from distributed_downloader.cli.app import App
     from distributed_downloader.demo import Result
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from distributed_downloader.cli.app import App
 from distributed_downloader.cli.job_options import job_request, repo_options, split_option
 from distributed_downloader.cli.options import worker_options
 
 if TYPE_CHECKING:
+    from distributed_downloader.cli.app import App
     from distributed_downloader.models import JobStatus
 
 
@@ -71,12 +72,29 @@ def command(
     app.warn_of_idle_settings()
     interrupt_on_terminate()
     hint = interrupt_hint("what is there is kept; run the same command again to go on")
-    with hint, EmbeddedRedis() as url, closing(Standalone(app.config, app.hub, url)) as standalone:
+    with (
+        hint,
+        EmbeddedRedis() as url,
+        one_budget(app, url),
+        closing(Standalone(app.config, app.hub, url)) as standalone,
+    ):
         submitted, job = standalone.run(request, app.progress_console)
     for line in notices(submitted.plan):
         click.echo(line, err=True)
     _tell(app, job)
     return int(bool(job.failed or submitted.plan.skipped_count))
+
+
+@contextmanager
+def one_budget(app: App, url: str) -> Iterator[None]:
+    """Let the listing take its requests from the same budget as the files, in the Redis at `url`."""
+    from distributed_downloader.config import RedisConfig
+    from distributed_downloader.redis_budgets import RedisBudgets
+    from distributed_downloader.redis_client import RedisClient
+
+    with closing(RedisClient(RedisConfig.model_validate({"url": url}))) as redis, closing(app.budgets):
+        app.budgets.share(RedisBudgets(redis))
+        yield
 
 
 def _tell(app: App, job: JobStatus) -> None:

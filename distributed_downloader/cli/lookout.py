@@ -45,6 +45,7 @@ class Lookout:
             queue=queue,
             waiting=self._waiting(jobs),
             pauses=queue.pauses if queue else self._view.pauses(jobs),
+            budgets=self._view.budgets(jobs),
             full=queue.full if queue else self._view.full(),
             absence=_recent(worker.absence for worker in workers if not _made_up_for(worker.absence, jobs)),
         )

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from distributed_downloader.cli.app import App
 from distributed_downloader.cli.job_options import job_options, job_request, repo_options
 from distributed_downloader.cli.options import json_option
 
 if TYPE_CHECKING:
+    from distributed_downloader.cli.app import App
     from distributed_downloader.master import JobRequest, Listing, MasterNode, Submitted
 
 
@@ -61,6 +61,7 @@ def _queue(app: App, request: JobRequest, priority: int, *, wait: bool) -> int:
 
     # Redis first: it is asked in a moment, the hub may take minutes.
     app.warn_of_redis()
+    app.share_budgets()
     master = MasterNode(app.hub, app.redis, app.config.nas, app.rules)
     with interrupt_hint("the listing is not complete; run the same command again to go on"):
         submitted = _submit(app, master, request, priority)

@@ -122,7 +122,8 @@ def wait_for(app: App, master: MasterNode, job: int) -> JobState:
     with watch(app.progress_console) as show:
 
         def look(status: JobStatus) -> None:
-            show(status, app.view.workers(), app.view.failures(job) if status.failed else [])
+            failures = app.view.failures(job) if status.failed else []
+            show(status, app.view.workers(), failures, app.view.budgets([status]))
 
         return master.wait(job, look)
 

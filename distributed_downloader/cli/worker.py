@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from distributed_downloader.cli.app import App
 from distributed_downloader.cli.options import worker_options
+
+if TYPE_CHECKING:
+    from distributed_downloader.cli.app import App
 
 
 @click.command("worker")
@@ -13,13 +17,16 @@ from distributed_downloader.cli.options import worker_options
     "--worker-id", metavar="ID", help="Name in the fleet; must be unique.  [default: host-pid-random]"
 )
 @worker_options
+@click.option("--fleet-bandwidth", metavar="RATE", help="At most so much, all workers of the fleet together.")
 @click.option("--drain-when-empty", is_flag=True, help="End when no running job is left.")
 @click.pass_obj
 def command(
     app: App,
+    *,
     worker_id: str | None,
     concurrency: int | None,
     max_bandwidth: str | None,
+    fleet_bandwidth: str | None,
     drain_when_empty: bool,
 ) -> None:
     """Fetch files for the fleet, until stopped.
@@ -46,13 +53,16 @@ def command(
     Examples:
       hf-downloader worker
       hf-downloader worker --concurrency 8 --max-bandwidth 10MB/s
+      hf-downloader worker --fleet-bandwidth 100MB/s
       hf-downloader --redis-host head-node worker --drain-when-empty
       NAS_ENABLED=true NAS_PATH=/mnt/nas/models hf-downloader worker
     """
     from distributed_downloader.assembly import make_worker
     from distributed_downloader.signals import run_until_signal
 
-    app.override(app_concurrency=concurrency, app_max_bandwidth=max_bandwidth)
+    app.override(
+        app_concurrency=concurrency, app_max_bandwidth=max_bandwidth, limits_fleet_bandwidth=fleet_bandwidth
+    )
     app.warn_of_idle_settings()
     node = make_worker(app.config, app.redis, worker_id=worker_id, drain_when_empty=drain_when_empty)
     run_until_signal(node)

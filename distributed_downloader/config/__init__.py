@@ -18,7 +18,6 @@ from distributed_downloader.config.sections import (
     SECTIONS,
     AppConfig,
     AppSection,
-    From,
     HuggingFaceConfig,
     NASConfig,
     RedisConfig,
@@ -33,7 +32,7 @@ from distributed_downloader.config.sources import (
     login,
     settle_address,
 )
-from distributed_downloader.config.values import parse_bytes, parse_size, redact, write_bytes
+from distributed_downloader.config.values import From, parse_bytes, parse_size, redact, write_bytes
 from distributed_downloader.errors import ConfigError
 
 __all__ = [

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import parse_qs
@@ -16,6 +15,7 @@ from urllib.parse import parse_qs
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from distributed_downloader.checks import folder, host_glob, hub_address
+from distributed_downloader.config.limits import LimitsSection
 from distributed_downloader.config.sentinels import (
     SERVICE,
     is_sentinel_url,
@@ -23,6 +23,7 @@ from distributed_downloader.config.sentinels import (
     sentinel_addresses,
 )
 from distributed_downloader.config.values import (
+    From,
     LogLevel,
     Rate,
     Size,
@@ -35,17 +36,6 @@ from distributed_downloader.config.values import (
 from distributed_downloader.models import Model
 
 MIB = 1 << 20
-
-
-@dataclass(frozen=True)
-class From:
-    """Where else a key can be set, and what it takes."""
-
-    flag: str = ""
-    env: str = ""
-    allowed: str = "text"
-    #: Whether it is an amount of bytes, which people write with a unit.
-    is_bytes: bool = False
 
 
 class RedisConfig(Model):
@@ -161,7 +151,9 @@ class HuggingFaceConfig(Model):
         default=False, description="Accept any certificate, for networks that inspect TLS."
     )
     enable_hf_transfer: Annotated[Switch, From(env="HF_HUB_ENABLE_HF_TRANSFER")] = Field(
-        default=False, description="Allow the engine hf_transfer where it is installed (not used yet)."
+        default=False,
+        description="Fetch whole files of 64 MiB and more through the library hf_transfer, where it is "
+        "installed and `engine` is auto or http; not for parts of files, nor under a limit of bandwidth.",
     )
     endpoint: Annotated[str, From("--endpoint", "HF_ENDPOINT")] = Field(
         default="https://huggingface.co", description="The hub, or a mirror of it."
@@ -335,6 +327,7 @@ class AppConfig(Model):
     huggingface: HuggingFaceConfig = HuggingFaceConfig()
     nas: NASConfig = NASConfig()
     app: AppSection = Field(default_factory=AppSection)
+    limits: LimitsSection = LimitsSection()
     security: SecuritySection = SecuritySection()
 
 
@@ -343,5 +336,6 @@ SECTIONS: dict[str, type[Model]] = {
     "huggingface": HuggingFaceConfig,
     "nas": NASConfig,
     "app": AppSection,
+    "limits": LimitsSection,
     "security": SecuritySection,
 }

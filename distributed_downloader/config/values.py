@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -18,6 +19,17 @@ _PREFIXES = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _BYTES = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(?:([kmgt])(i)?)?(b)?", re.IGNORECASE | re.ASCII)
 _PER_SECOND = re.compile(r"(?:/s|ps)$", re.IGNORECASE)
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
+
+
+@dataclass(frozen=True)
+class From:
+    """Where else a key can be set, and what it takes."""
+
+    flag: str = ""
+    env: str = ""
+    allowed: str = "text"
+    #: Whether it is an amount of bytes, which people write with a unit.
+    is_bytes: bool = False
 
 
 def parse_bytes(text: str) -> int:

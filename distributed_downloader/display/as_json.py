@@ -14,11 +14,12 @@ from distributed_downloader.models import (
     Failure,
     JobState,
     JobStatus,
-    QueueStatus,
     Transfer,
     WorkerStatus,
 )
 from distributed_downloader.outage import Absence
+from distributed_downloader.queue_terms import QueueStatus
+from distributed_downloader.quota import HubBudget
 
 if TYPE_CHECKING:
     from distributed_downloader.redis_files import FileProgress
@@ -41,6 +42,7 @@ def status(snapshot: Snapshot) -> Json:
         "workers": [worker(shown) for shown in snapshot.workers],
         "queue": queue(snapshot.queue) if snapshot.queue else None,
         "pauses": _pauses(snapshot.pauses),
+        "budgets": [_budget(shown) for shown in snapshot.budgets],
         "full": snapshot.full,
         "absence": _absence(snapshot.absence) if snapshot.absence else None,
         "outage": _outage(snapshot.silence) if snapshot.silence else None,
@@ -49,6 +51,16 @@ def status(snapshot: Snapshot) -> Json:
 
 def _pauses(shown: Mapping[str, float]) -> list[Json]:
     return [{"endpoint": endpoint, "seconds": round(seconds)} for endpoint, seconds in shown.items()]
+
+
+def _budget(shown: HubBudget) -> Json:
+    return {
+        "endpoint": shown.endpoint,
+        "bucket": shown.bucket,
+        "left": shown.left,
+        "quota": shown.quota,
+        "resets_in_seconds": round(shown.seconds),
+    }
 
 
 def _outage(shown: Silence) -> Json:

@@ -12,6 +12,7 @@ from distributed_downloader.display import units
 from distributed_downloader.display.snapshot import Silence, Snapshot
 from distributed_downloader.models import JobState, JobStatus
 from distributed_downloader.outage import Absence
+from distributed_downloader.quota import HubBudget
 
 FULL = "Redis is full: raise its maxmemory; until then nothing goes on, and workers seem to be gone"
 
@@ -21,6 +22,7 @@ def of_fleet(snapshot: Snapshot) -> list[str]:
     return [
         *([silence(snapshot.silence)] if snapshot.silence else []),
         *in_the_way(snapshot.full, snapshot.pauses),
+        *map(budget, snapshot.budgets),
         *([back(snapshot.absence)] if snapshot.absence else []),
     ]
 
@@ -41,6 +43,12 @@ def silence(shown: Silence) -> str:
 def pause(endpoint: str, seconds: float) -> str:
     """Return `the hub (hub.example) asks for a pause: 48s left`."""
     return f"the hub ({urlsplit(endpoint).netloc}) asks for a pause: {units.duration(seconds)} left"
+
+
+def budget(shown: HubBudget) -> str:
+    """Return `hub budget: 12 left of 5,000, resets in 48s (hub.example, resolvers)`."""
+    left, where = f"{shown.left:,} left of {shown.quota:,}", urlsplit(shown.endpoint).netloc
+    return f"hub budget: {left}, resets in {units.duration(shown.seconds)} ({where}, {shown.bucket})"
 
 
 def back(shown: Absence) -> str:

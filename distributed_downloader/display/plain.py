@@ -14,10 +14,10 @@ from distributed_downloader.models import (
     Failure,
     JobState,
     JobStatus,
-    QueueStatus,
     Transfer,
     WorkerStatus,
 )
+from distributed_downloader.queue_terms import QueueStatus
 
 if TYPE_CHECKING:
     from distributed_downloader.redis_waiting import NextTry

@@ -34,6 +34,7 @@ from distributed_downloader.display.snapshot import Silence, Snapshot
 from distributed_downloader.display.speed import JobProgress, Speedometer
 from distributed_downloader.models import Failure, JobState, JobStatus, WorkerStatus
 from distributed_downloader.outage import Absence
+from distributed_downloader.quota import HubBudget
 
 #: Seconds between two plain lines about a job whose state stays the same.
 QUIET = 10.0
@@ -46,9 +47,13 @@ class Show(Protocol):
     """What `watch` gives."""
 
     def __call__(
-        self, job: JobStatus, workers: Sequence[WorkerStatus] = (), failures: Sequence[Failure] = ()
+        self,
+        job: JobStatus,
+        workers: Sequence[WorkerStatus] = (),
+        failures: Sequence[Failure] = (),
+        budgets: Sequence[HubBudget] = (),
     ) -> None:
-        """Show one look at a job, at the workers that work at it and the first of its failures."""
+        """Show one look at a job, its workers, the first of its failures, and what its hub still allows."""
 
 
 Viewer = Callable[[Snapshot], None]
@@ -89,7 +94,7 @@ class Lines:
         self._hint = ""
         self._silence: Silence | None = None
         self._absence: Absence | None = None
-        #: What stood in the way of all at the last look: that Redis is full, and the hubs that paused.
+        #: What stood in the way of all at the last look: a full Redis, hubs that paused or allow little.
         self._obstacles: set[str] = set()
 
     def __call__(self, snapshot: Snapshot) -> None:
@@ -121,6 +126,7 @@ class Lines:
         """Return what has come in the way of all since the last look."""
         now = {hub: notices.pause(hub, seconds) for hub, seconds in snapshot.pauses.items()}
         now |= {notices.FULL: notices.FULL} if snapshot.full else {}
+        now |= {f"{each.endpoint} {each.bucket}": notices.budget(each) for each in snapshot.budgets}
         before, self._obstacles = self._obstacles, {*now}
         return [canvas.text(words) for what, words in now.items() if what not in before]
 
@@ -158,7 +164,10 @@ def watch(console: Console, title: str = "", *, alone: bool = False) -> Iterator
     with viewer(console, title) as view:
 
         def show(
-            job: JobStatus, workers: Sequence[WorkerStatus] = (), failures: Sequence[Failure] = ()
+            job: JobStatus,
+            workers: Sequence[WorkerStatus] = (),
+            failures: Sequence[Failure] = (),
+            budgets: Sequence[HubBudget] = (),
         ) -> None:
             nonlocal failed
             seen.append(job)
@@ -167,7 +176,7 @@ def watch(console: Console, title: str = "", *, alone: bool = False) -> Iterator
             pairs = [(job.id, failure) for failure in failures]
             measured = speedometer.measure([job], workers)
             hint = MAY_LEAVE if measured[0].nas_trouble and job.state is JobState.DELIVERING else ""
-            view(Snapshot(measured, pairs, workers, hint=hint))
+            view(Snapshot(measured, pairs, workers, budgets=budgets, hint=hint))
 
         yield show
     if seen and seen[-1].state.ended:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from distributed_downloader.display.speed import JobProgress
-from distributed_downloader.models import Failure, QueueStatus, WorkerStatus
+from distributed_downloader.models import Failure, WorkerStatus
 from distributed_downloader.outage import Absence
+from distributed_downloader.queue_terms import QueueStatus
+from distributed_downloader.quota import HubBudget
 
 if TYPE_CHECKING:
     from distributed_downloader.redis_waiting import NextTry
@@ -39,6 +41,8 @@ class Snapshot:
     waiting: Sequence[tuple[int, NextTry]] = ()
     #: Seconds that are left of the pauses that the hubs of these jobs asked for, by endpoint.
     pauses: Mapping[str, float] = field(default_factory=dict)
+    #: What the hubs of these jobs still allow, where that is little.
+    budgets: Sequence[HubBudget] = ()
     #: Whether Redis takes nothing new, for its memory is full.
     full: bool = False
     #: The last time without Redis, if that is not long ago.
@@ -52,7 +56,8 @@ class Snapshot:
         """Return what of it still holds when Redis does not answer any more: nothing that moves."""
         still = [replace(progress, rate=0, stale=True) for progress in self.jobs]
         workers = [_still(worker) for worker in self.workers]
-        return replace(self, jobs=still, workers=workers, pauses={}, absence=None, silence=silence)
+        gone = replace(self, pauses={}, budgets=(), absence=None)
+        return replace(gone, jobs=still, workers=workers, silence=silence)
 
 
 def _still(worker: WorkerStatus) -> WorkerStatus:

@@ -11,7 +11,8 @@ from distributed_downloader.display import notices, plain, units
 from distributed_downloader.display.canvas import Canvas
 from distributed_downloader.display.picture import NO_JOBS, NO_WORKERS, STYLES
 from distributed_downloader.display.speed import JobProgress
-from distributed_downloader.models import JobStatus, QueueStatus, TaskStatus, WorkerStatus
+from distributed_downloader.models import JobStatus, TaskStatus, WorkerStatus
+from distributed_downloader.queue_terms import QueueStatus
 
 if TYPE_CHECKING:
     from distributed_downloader.redis_files import FileProgress

@@ -21,6 +21,7 @@ from typing import cast
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
 from distributed_downloader.local_hub.http import (
+    WINDOW_SECONDS,
     Origin,
     Reply,
     Request,
@@ -66,8 +67,9 @@ class LocalHub:
     """The hub; a context manager that serves `repos`, e.g. {"models/org/name": folder}, until it is left.
 
     `tokens` are those that exist (the readers of private repos always do), any other gets a 401. `moved` maps
-    old repo names to new ones, `prefix` puts the hub under a path, a CDN link works for `link_seconds`. The
-    CDN has a host name of its own, for huggingface_hub 1.x takes another port for the same origin.
+    old repo names to new ones, `prefix` puts the hub under a path, a CDN link works for `link_seconds`.
+    `quotas` are the requests in `window_seconds`, by bucket. The CDN has a host name of its own, for
+    huggingface_hub 1.x takes another port for the same origin.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class LocalHub:
         tls: ssl.SSLContext | None = None,
         link_seconds: float = 3600,
         quotas: Mapping[str, int] | None = None,
+        window_seconds: int = WINDOW_SECONDS,
     ) -> None:
         self.repos = {
             name: LocalRepo(repo) if isinstance(repo, Path) else repo for name, repo in repos.items()
@@ -92,7 +95,8 @@ class LocalHub:
         self.link_seconds = link_seconds
         self._moved = dict(moved or {})
         self._tokens = {*tokens, *(token for repo in self.repos.values() for token in repo.readers or ())}
-        self._windows = {name: Window(name, quota) for name, quota in {**QUOTAS, **(quotas or {})}.items()}
+        allowed = {**QUOTAS, **(quotas or {})}
+        self._windows = {name: Window(name, quota, window_seconds) for name, quota in allowed.items()}
         self._secret = secrets.token_bytes(16)
         self._origins = [
             Origin("hub", self._receive, self.log, address=(host, port), host=host, prefix=prefix, tls=tls),

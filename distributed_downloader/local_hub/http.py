@@ -140,8 +140,8 @@ class RequestLog:
 class Window:
     """A fixed window of requests, counted and told as the real hub does."""
 
-    def __init__(self, name: str, quota: int) -> None:
-        self.name, self.quota = name, quota
+    def __init__(self, name: str, quota: int, seconds: int = WINDOW_SECONDS) -> None:
+        self.name, self.quota, self.seconds = name, quota, seconds
         self._lock = threading.Lock()
         self._used, self._end = 0, 0.0
 
@@ -150,13 +150,13 @@ class Window:
         with self._lock:
             now = time.monotonic()
             if now >= self._end:
-                self._used, self._end = 0, now + WINDOW_SECONDS
+                self._used, self._end = 0, now + self.seconds
             allowed = self._used < self.quota
             self._used += allowed
             left, seconds = self.quota - self._used, int(self._end - now)
         return allowed, {
             "RateLimit": f'"{self.name}";r={left};t={seconds}',
-            "RateLimit-Policy": f'"fixed window";"{self.name}";q={self.quota};w={WINDOW_SECONDS}',
+            "RateLimit-Policy": f'"fixed window";"{self.name}";q={self.quota};w={self.seconds}',
         }
 
 

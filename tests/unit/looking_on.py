@@ -14,12 +14,12 @@ from distributed_downloader.models import (
     JobSpec,
     JobState,
     JobStatus,
-    QueueStatus,
     RepoType,
     Transfer,
     WorkerStatus,
 )
 from distributed_downloader.outage import Absence
+from distributed_downloader.queue_terms import QueueStatus
 from distributed_downloader.redis_waiting import NextTry
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

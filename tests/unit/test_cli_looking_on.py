@@ -15,6 +15,7 @@ from distributed_downloader.cli.app import App
 from distributed_downloader.models import Failure, JobSpec, RepoFile, RepoType
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_view import RedisView
+from tests.queue.base import complete
 from tests.unit.looking_on import EVIL, failure, spec, transfer, worker
 from tests.unit.test_display_json import check
 
@@ -66,7 +67,7 @@ def settle(client: RedisClient, *outcomes: Failure | None) -> None:
         task = client.begin("gpu-07-4711-ab12cd", token)
         assert task
         if outcome is None:
-            client.complete("gpu-07-4711-ab12cd", token, task.file.size, "gpu-07")
+            complete(client, "gpu-07-4711-ab12cd", token, task.file.size, "gpu-07")
         else:
             client.fail("gpu-07-4711-ab12cd", token, outcome, None)
 

@@ -15,8 +15,10 @@ from distributed_downloader.cli.app import App
 from distributed_downloader.cli.lookout import Lookout, Patient, exit_code, follow, important_first
 from distributed_downloader.display.snapshot import Silence, Snapshot
 from distributed_downloader.errors import RedisUnavailableError, UnknownJobError
-from distributed_downloader.models import Failure, JobState, JobStatus, QueueStatus, WorkerStatus
+from distributed_downloader.models import Failure, JobState, JobStatus, WorkerStatus
 from distributed_downloader.outage import Absence
+from distributed_downloader.queue_terms import QueueStatus
+from distributed_downloader.quota import HubBudget
 from distributed_downloader.redis_waiting import NextTry
 from tests.unit.looking_on import done, failure, job, progress, queue, transfer, worker
 from tests.unit.test_display_json import check
@@ -64,6 +66,10 @@ class Script:
     def pauses(self, jobs: Iterable[JobStatus]) -> dict[str, float]:
         """Return nothing."""
         return {}
+
+    def budgets(self, jobs: Iterable[JobStatus]) -> list[HubBudget]:
+        """Return nothing."""
+        return []
 
     def full(self) -> bool:
         """Say no."""

@@ -93,6 +93,7 @@ def test_every_key_has_a_meaning_and_says_where_else_it_is_set() -> None:
         "HuggingFaceConfig",
         "NASConfig",
         "AppSection",
+        "LimitsSection",
         "SecuritySection",
     }
 
@@ -133,6 +134,7 @@ OTHER = {
     "app.split_threshold": "1GiB",
     "app.spool_dir": "/ssd",
     "app.disk_reserve": "0",
+    "limits.fleet_bandwidth": "1GB/s",
     "security.allowed_repos": "org/*, datasets/org2/name",
     "security.allowed_endpoints": "https://huggingface.co, https://mirror.example/hf",
     "security.allowed_output_dirs": "/data, /mnt/nas",
@@ -190,6 +192,7 @@ def test_the_variables_are_the_documented_ones() -> None:
     assert {setting.source.env for setting in SETTINGS.values()} - {""} == {
         *("REDIS_HOST", "REDIS_PORT", "REDIS_DB", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_URL"),
         *("REDIS_SENTINELS", "REDIS_SERVICE", "REDIS_SENTINEL_USERNAME", "REDIS_SENTINEL_PASSWORD"),
+        "FLEET_BANDWIDTH",
         *("HF_TOKEN", "HF_ENDPOINT", "HF_DISABLE_SSL_VERIFY", "HF_HUB_ENABLE_HF_TRANSFER", "HF_HOME"),
         *("NAS_ENABLED", "NAS_PATH", "LOG_LEVEL", "OUTPUT_DIR"),
     }

@@ -15,6 +15,7 @@ from distributed_downloader.display.snapshot import Silence, Snapshot
 from distributed_downloader.display.speed import JobProgress
 from distributed_downloader.models import JobState, RepoType, Transfer
 from distributed_downloader.outage import Absence
+from distributed_downloader.quota import HubBudget
 from tests.unit.looking_on import (
     EVIL,
     EVIL_SHOWN,
@@ -576,6 +577,7 @@ TROUBLE = Snapshot(
     jobs=[progress(job(failed=6))],
     failures=[(3, failure(f"{n}.bin")) for n in range(5)],
     pauses={"https://hub.example": 48},
+    budgets=[HubBudget("https://hub.example", "resolvers", left=12, quota=5000, seconds=48)],
     full=True,
     absence=Absence(back_at=1_000_200.0, lost=True),
     silence=Silence(1_000_200.0, "Redis at h:1/0 cannot be reached: is it running? (refused)", "h:1/0"),
@@ -590,6 +592,7 @@ def test_what_concerns_all_is_told_in_all_its_words_the_worst_first(canvas: Canv
         notices.silence(TROUBLE.silence),
         notices.FULL,
         "the hub (hub.example) asks for a pause: 48s left",
+        "hub budget: 12 left of 5,000, resets in 48s (hub.example, resolvers)",
         notices.back(TROUBLE.absence),
     ]
     assert " ".join(words(picture.status(TROUBLE, canvas)).split()).endswith(" ".join(told))

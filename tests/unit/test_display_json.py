@@ -12,6 +12,7 @@ import pytest
 from distributed_downloader.display import as_json
 from distributed_downloader.display.snapshot import Silence, Snapshot
 from distributed_downloader.models import JobState, RepoType, TaskStatus
+from distributed_downloader.quota import HubBudget
 from distributed_downloader.redis_files import FileProgress
 from tests.unit.looking_on import (
     AWAY,
@@ -72,6 +73,7 @@ def read(text: str) -> Any:  # noqa: ANN401
 
 
 PAUSES = {"https://hub.example": 48.2}
+BUDGET = HubBudget("https://hub.example", "resolvers", left=12, quota=5000, seconds=48.2)
 
 
 def everything() -> Snapshot:
@@ -85,6 +87,7 @@ def everything() -> Snapshot:
         ],
         waiting=[(3, next_try()), (3, next_try(parked=True, kept=5))],
         pauses=PAUSES,
+        budgets=[BUDGET],
         full=True,
         absence=AWAY,
         silence=Silence(1_000_200.0, "Redis at h:1/0 cannot be reached", "h:1/0"),
@@ -109,6 +112,7 @@ def test_the_document_has_all_objects() -> None:
         "absence",
         "outage",
         "pause",
+        "budget",
         "worker",
         "transfer",
         "queue",

@@ -22,6 +22,7 @@ from distributed_downloader.display.progress import (
 )
 from distributed_downloader.display.snapshot import Silence, Snapshot
 from distributed_downloader.models import Failure, JobState, JobStatus
+from distributed_downloader.quota import HubBudget
 from tests.unit.looking_on import EVIL, done, failure, job, pipe, progress, queue, screen, transfer, worker
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
@@ -181,6 +182,16 @@ def test_what_stands_in_the_way_of_all_is_told_when_it_comes() -> None:
     assert log.look(1, held) == []
     log.look(1, snapshot(job()))
     assert log.look(1, held) != []
+
+
+def test_a_budget_of_the_hub_that_runs_out_is_told_once() -> None:
+    log = Log()
+    log.look(0, snapshot(job()))
+    scarce = [HubBudget(HUB, "resolvers", left, 5000, 48) for left in (12, 3)]
+    before, after = (Snapshot([progress(job())], budgets=[each]) for each in scarce)
+    told = "hub budget: 12 left of 5,000, resets in 48s (hub.example, resolvers)"
+    assert log.look(1, before) == [told]
+    assert log.look(2, after) == []
 
 
 def test_lines_have_no_escape_codes() -> None:

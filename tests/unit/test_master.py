@@ -37,6 +37,7 @@ from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_parts import RedisParts
 from distributed_downloader.redis_view import RedisView
 from distributed_downloader.storage.place import make_place, read_place
+from tests.queue.base import complete
 from tests.unit.fake_http import COMMIT, ENDPOINT, FakeResponse, by_path, hub_over
 
 Pages = Sequence[Sequence[RepoFile]]
@@ -122,7 +123,7 @@ class Worker:
                 failure = Failure(path=path, error="gone", host="h", tries=1, at=0)
                 self.redis.fail("w", token, failure, None)
             else:
-                self.redis.complete("w", token, task.file.size, "h")
+                complete(self.redis, "w", token, task.file.size, "h")
         return done
 
 

@@ -28,6 +28,7 @@ from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_view import RedisView
 from distributed_downloader.rules import Rules
 from distributed_downloader.storage.place import make_place
+from tests.queue.base import complete
 from tests.unit.fake_http import (
     COMMIT,
     FakeHttp,
@@ -61,6 +62,9 @@ class FakeApp:
 
     def warn_of_redis(self) -> None:
         """Nothing to say about this one."""
+
+    def share_budgets(self) -> None:
+        """This hub allows anything."""
 
 
 def answer(sent: Sent, entries: list[dict[str, object]] = ENTRIES) -> FakeResponse:
@@ -111,7 +115,7 @@ def finish(app: FakeApp, fails: str = "") -> None:
             failure = Failure(path=fails, error="the hub lost it", host="h", tries=1, at=0)
             app.redis.fail("w", token, failure, None)
         else:
-            app.redis.complete("w", token, task.file.size, "h")
+            complete(app.redis, "w", token, task.file.size, "h")
 
 
 # -- master -------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def test_the_slots_share_it() -> None:
     """Each booking is behind all others, whoever made it."""
     clock = Clock()
     throttle = Throttle(1000, clock)
-    waits = [throttle._book(1000) for _ in range(4)]
+    waits = [throttle._wait(throttle._book(1000)) for _ in range(4)]
     assert waits == pytest.approx([1, 2, 3, 4])
 
 
@@ -81,7 +81,7 @@ def test_bookings_of_many_threads_add_up() -> None:
     throttle = Throttle(1000, clock)
     waits = list[float]()
     threads = [
-        threading.Thread(target=lambda: waits.extend(throttle._book(10) for _ in range(100)))
+        threading.Thread(target=lambda: waits.extend(throttle._wait(throttle._book(10)) for _ in range(100)))
         for _ in range(8)
     ]
     for thread in threads:
@@ -90,6 +90,26 @@ def test_bookings_of_many_threads_add_up() -> None:
         thread.join()
     assert max(waits) == pytest.approx(8)
     assert len(set(waits)) == 800
+
+
+def test_who_waits_sees_a_new_rate() -> None:
+    """What passed until then passed at the rate of that time."""
+    clock = Clock()
+    throttle = Throttle(10, clock)
+    place = throttle._book(1000)
+    assert throttle._wait(place) == pytest.approx(100)
+    clock.now += 50
+    throttle._keep_to(1000)
+    assert throttle._wait(place) == pytest.approx(0.5)
+    clock.now += 0.5
+    throttle._keep_to(1)
+    assert throttle._wait(place) == 0
+    place = throttle._book(7)
+    assert throttle._wait(place) == pytest.approx(7)
+    throttle._keep_to(700)
+    assert throttle._wait(place) == pytest.approx(0.01)
+    throttle._keep_to(1)  # which costs those who wait nothing
+    assert throttle._wait(place) == pytest.approx(0.01)
 
 
 def test_a_stop_ends_the_wait() -> None:

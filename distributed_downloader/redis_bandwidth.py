@@ -1,0 +1,58 @@
+"""The fleet's bandwidth in Redis: what each worker could use, and what it gets."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Mapping
+
+from distributed_downloader.bandwidth import PULSE, Demand
+from distributed_downloader.checks import MOST, number_or
+from distributed_downloader.redis_client import RedisClient
+from distributed_downloader.redis_connection import translated
+
+#: Seconds after which a worker that says nothing more has no share.
+SILENT = 5.0
+#: Seconds for which shares are kept.
+_KEPT = 60
+
+
+class RedisBandwidth:
+    """One worker's place at the board; see `bandwidth.Board`."""
+
+    def __init__(self, client: RedisClient) -> None:
+        self._client = client
+        self._name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+
+    def tell(self, own: Demand) -> tuple[int | None, Mapping[str, Demand]]:
+        """See `bandwidth.Board`."""
+        times = (round(PULSE * 900), round(SILENT * 1000))
+        share, *rows = self._client.scripts.run("share", self._name, _whole(own.wanted), own.limit, *times)
+        found = zip(rows[::3], rows[1::3], rows[2::3], strict=True)
+        demands = {
+            str(name): Demand(number_or(wanted, 0), limit)
+            for name, wanted, text in found
+            if (limit := number_or(text, 0))
+        }
+        return number_or(share, 0) or None, demands
+
+    def publish(self, shares: Mapping[str, float]) -> int:
+        """See `bandwidth.Board`."""
+        whole = {name: _whole(share) for name, share in shares.items()}
+        key = self._client.key("shares")
+        with translated(self._client.address), self._client.commands.pipeline(transaction=True) as pipe:
+            pipe.hset(key, items=[word for pair in whole.items() for word in pair])
+            pipe.pexpire(key, _KEPT * 1000)
+            pipe.execute()
+        return whole.get(self._name, 0)
+
+    def leave(self) -> None:
+        """See `bandwidth.Board`."""
+        with translated(self._client.address), self._client.commands.pipeline(transaction=True) as pipe:
+            for key in ("bandwidth", "shares"):
+                pipe.hdel(self._client.key(key), self._name)
+            pipe.execute()
+
+
+def _whole(rate: float) -> int:
+    return max(1, int(min(rate, MOST)))
