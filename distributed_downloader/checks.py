@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -14,6 +15,8 @@ MOST = 1 << 53
 _CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 #: What a person wrote once is short; an address of more characters is somebody's trick.
 _LONGEST = 4096
+#: What the origin of most addresses is spelled like.
+_PLAIN_ORIGIN = re.compile(r"https?://[\w.-]+(?::\d+)?(?=/)", re.ASCII)
 
 
 def number(text: str) -> int:
@@ -56,6 +59,12 @@ def host_glob(glob: str) -> str:
 
 def origin(url: str) -> str:
     """Return `scheme://host:port` of a URL, with the port always there."""
+    plain = _PLAIN_ORIGIN.match(url)
+    return _origin(plain[0] if plain else url)
+
+
+@lru_cache(256)
+def _origin(url: str) -> str:
     parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
     return f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}"

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import re
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from http.client import HTTPResponse as Answer
+from functools import cached_property
 from http.client import IncompleteRead
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies
 
-import requests.utils
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import (
+    ClosedPoolError,
     ConnectTimeoutError,
     NameResolutionError,
     NewConnectionError,
@@ -39,6 +38,8 @@ from distributed_downloader.errors import (
     StalledError,
     TransientError,
 )
+from distributed_downloader.imports import whole_imports
+from distributed_downloader.pace import PacedAnswer
 from distributed_downloader.reach import Depth, depth_of, refuse_connected
 
 #: Hosts, and connections to each, that are kept open for the next request.
@@ -60,57 +61,23 @@ def listening(cancel: Cancel, limit: Depth = Depth.HERE) -> Iterator[None]:
         _current.cancel = _current.limit = None
 
 
-class Pace(io.RawIOBase):
-    """What comes over a line, as long as there is time for what was begun.
-
-    A server that sends a byte now and then, or interim answers or trailers without an end, would hold us
-    for ever: no timeout of the socket ends that.
-    """
-
-    def __init__(self, raw: io.RawIOBase, patience: float | None) -> None:
-        """`patience`: seconds for the headers, or for one piece of the body, to come; None = no limit."""
-        self._raw, self._patience = raw, patience
-        self.begin()
-
-    def begin(self) -> None:
-        """Start to count for what is wanted next."""
-        self._began = time.monotonic()
-
-    def readable(self) -> bool:
-        """See RawIOBase."""
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401 typeshed has no public name for it
-        """Return how many bytes came; raises TimeoutError."""
-        if self._patience is not None and time.monotonic() - self._began > self._patience:
-            raise TimeoutError("what comes has no end")
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        """Let go of the line."""
-        super().close()
-        self._raw.close()
-
-
-class _PacedAnswer(Answer):
-    """An answer that is read at a pace, which is that of `_current`."""
-
-    def __init__(self, line: socket.socket, *options: Any, **named: Any) -> None:  # noqa: ANN401 handed on
-        super().__init__(line, *options, **named)
-        timeout = line.gettimeout()
-        _current.pace = Pace(self.fp.detach(), timeout and 2 * timeout)
-        self.fp = io.BufferedReader(_current.pace)
-
-
 class Connection(HTTPConnection):
     """A connection that another thread can hang up, and that leads no further in than it may."""
 
-    response_class = _PacedAnswer
     _line: object = None
     #: How far in the server lies; what is behind a proxy is for the proxy to judge.
     depth = Depth.PUBLIC
-    #: That of the answer.
-    pace: Pace | None = None
+    #: What the server says to the last request.
+    answer: PacedAnswer | None = None
+
+    def response_class(  # type: ignore[override]
+        self,
+        line: socket.socket,
+        **named: Any,  # noqa: ANN401 handed on
+    ) -> PacedAnswer:
+        """Make what http.client reads an answer with."""
+        self.answer = PacedAnswer(line, **named)
+        return self.answer
 
     def _new_conn(self) -> socket.socket:
         line = super()._new_conn()
@@ -130,6 +97,12 @@ class Connection(HTTPConnection):
         self._require_reach()  # for it may be a kept one, which was another hub's to name
         super().putrequest(method, url, skip_host, skip_accept_encoding)
 
+    @cached_property
+    def spelled(self) -> str:
+        """The server as `Host` spells it (RFC 9110, 7.2)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == self.default_port else f"{host}:{self.port}"
+
     def _require_reach(self) -> None:
         limit: Depth | None = getattr(_current, "limit", None)
         if limit is not None:
@@ -144,9 +117,19 @@ class Connection(HTTPConnection):
         """Wait for the answer's headers, or for the stop signal."""
         cancel: Cancel | None = getattr(_current, "cancel", None)
         with cancel.closing(self.hang_up) if cancel else nullcontext():
-            answer = super().getresponse()
-        self.pace = _current.pace
-        return answer
+            return super().getresponse()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it stands, and nothing came unasked, which the socket does not show behind TLS."""
+        ahead = isinstance(self.sock, ssl.SSLSocket) and self.sock.pending()
+        return super().is_connected and not ahead
+
+    def drop(self) -> None:
+        """Close it at once, in the middle of an answer too, which would else keep the line open."""
+        self.close()
+        if self.answer:
+            self.answer.close()
 
     def hang_up(self) -> None:
         """Wake whoever is blocked on the socket."""
@@ -166,26 +149,51 @@ class TLSConnection(Connection, HTTPSConnection):
             self.is_verified = True
 
 
-class _Pool(HTTPConnectionPool):
+class Pool(HTTPConnectionPool):
+    """The connections to one host, those that stand idle among them."""
+
     ConnectionCls = Connection
 
+    def standing(self) -> Connection | None:
+        """Take a connection that stands idle, if there is one; it must be given back."""
+        try:
+            connection = self._get_conn()
+        except ClosedPoolError:
+            return None
+        assert isinstance(connection, Connection)
+        if connection.sock:
+            return connection
+        self.give_back(connection)
+        return None
 
-class _TLSPool(HTTPSConnectionPool):
+    def give_back(self, connection: Connection) -> None:
+        """Keep a connection for the next request."""
+        self._put_conn(connection)
+
+
+class TLSPool(Pool, HTTPSConnectionPool):
+    """The same for https."""
+
     ConnectionCls = TLSConnection
 
 
 def install(manager: PoolManager) -> PoolManager:
     """Make a pool manager use these connections."""
-    manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+    manager.pool_classes_by_scheme = {"http": Pool, "https": TLSPool}
     return manager
 
 
-def new_manager(proxy: str, tls: ssl.SSLContext, proxy_tls: ssl.SSLContext) -> PoolManager:
-    """Return connections through a proxy, whose own TLS is `proxy_tls`, or direct ones if it is ""."""
+def new_manager(proxy: str, tls: ssl.SSLContext | None, proxy_tls: ssl.SSLContext | None) -> PoolManager:
+    """Return connections through a proxy, whose own TLS is `proxy_tls`, or direct ones if it is "".
+
+    Without `tls` they are for http only.
+    """
     if not proxy:
         return install(PoolManager(POOLS, maxsize=POOL_SIZE, ssl_context=tls))
-    user, password = requests.utils.get_auth_from_url(proxy)
-    login = make_headers(proxy_basic_auth=f"{user}:{password}") if user else {}
+    parts = urlsplit(proxy)
+    login = {}
+    if parts.username and parts.password is not None:
+        login = make_headers(proxy_basic_auth=f"{unquote(parts.username)}:{unquote(parts.password)}")
     return install(
         ProxyManager(
             proxy,
@@ -200,7 +208,7 @@ def new_manager(proxy: str, tls: ssl.SSLContext, proxy_tls: ssl.SSLContext) -> P
 
 def proxy_for(url: str) -> str:
     """Return the proxy that the environment names for a URL, "" for none; raises LocalError."""
-    proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)) or ""
+    proxy = _environ_proxy(url) if getproxies() else ""
     if proxy and "://" not in proxy:
         proxy = f"http://{proxy}"
     if proxy and urlsplit(proxy).scheme not in ("http", "https"):
@@ -209,6 +217,13 @@ def proxy_for(url: str) -> str:
             "http:// and https:// proxies can be used; see HTTP_PROXY, HTTPS_PROXY, ALL_PROXY"
         )
     return proxy
+
+
+def _environ_proxy(url: str) -> str:
+    """Return the proxy for a URL, or ""; by requests' rules, which take long to import."""
+    with whole_imports():
+        from requests.utils import get_environ_proxies, select_proxy  # noqa: PLC0415
+    return select_proxy(url, get_environ_proxies(url)) or ""
 
 
 def unanswered(error: Exception, url: str) -> TransientError:
@@ -233,7 +248,7 @@ def unanswered(error: Exception, url: str) -> TransientError:
 def broken_off(error: Exception, url: str) -> TransientError:
     """Return our error for an answer that does not go on, from what urllib3 or a socket said."""
     host = urlsplit(url).netloc.rpartition("@")[2] or "the server"
-    if isinstance(error, ReadTimeoutError):
+    if isinstance(error, (ReadTimeoutError, TimeoutError)):
         return StalledError(f"{host}: the connection is open, but nothing comes")
     return NetworkError(f"{host}: {_why(error)}")
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext, suppress
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.connection import Connection, Pace, broken_off
+from distributed_downloader.connection import Connection, broken_off
 from distributed_downloader.errors import ServerError, StalledError
+from distributed_downloader.kept import Kept
 from distributed_downloader.reach import Depth
 
 #: Bytes of a JSON answer; a page of 1,000 files has about 300 kB.
@@ -23,6 +24,8 @@ MAX_JSON = 64 << 20
 MAX_DRAIN = 1 << 16
 #: Seconds for a whole JSON answer.
 LONGEST_JSON = 300.0
+#: Seconds to wait for more of a body, once something of it is there.
+SOON = 0.2
 
 
 def redacted(url: str) -> str:
@@ -36,7 +39,7 @@ class Response:
 
     def __init__(
         self,
-        raw: urllib3.BaseHTTPResponse,
+        raw: urllib3.BaseHTTPResponse | Kept,
         url: str,
         hops: list[Mapping[str, str]],
         *,
@@ -47,12 +50,14 @@ class Response:
     ) -> None:
         self._raw = raw
         self._cancel = cancel
-        self._stack = ExitStack()
-        self._pace: Pace | None = None
+        #: What went wrong with the body.
+        self._failure: Exception | None = None
         connection = raw.connection
-        if isinstance(connection, Connection):
-            self._pace = connection.pace
-            self._stack.enter_context(cancel.closing(lambda: self._hang_up(connection)))
+        assert isinstance(connection, Connection)
+        assert connection.answer
+        self._answer, self._connection = connection.answer, connection
+        self._closing: AbstractContextManager[None] = cancel.closing(self._hang_up)
+        self._closing.__enter__()
         self.status = raw.status
         self.headers: Mapping[str, str] = raw.headers
         #: The address that answered, after redirects; its query may be a signature.
@@ -77,14 +82,22 @@ class Response:
 
         Raises NetworkError, StalledError (nothing came for the read timeout) or StoppedError.
         """
-        self._begin()
-        try:
-            data = self._raw.read1(size)
-        except (HTTPError, OSError) as error:
-            self._cancel.check()
-            raise broken_off(error, self.url) from error
-        self._cancel.check()
-        return data
+        view = memoryview(bytearray(size))
+        count = self._receive(view)
+        self._free()
+        return bytes(view[:count])
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill `view`, or as much of it as comes soon after the first bytes; return how many, 0 at the end.
+
+        Raises what `read1` raises; bytes that came before that are handed over first.
+        """
+        count = self._receive(view)
+        # Not between chunks: what is known of their borders would be lost with a wait that is cut short.
+        if 0 < count < len(view) and not self._answer.chunked:
+            count += self._gather(view[count:])
+        self._free()
+        return count
 
     def json(self) -> Any:  # noqa: ANN401
         """Return the whole body, parsed; raises ServerError if it is not JSON or far too long.
@@ -107,19 +120,59 @@ class Response:
 
     def close(self) -> None:
         """Give the connection back for the next request, if what is left of the body is short."""
-        with self._stack:
-            left = self._raw.length_remaining
-            # Behind an interim answer (1xx) the real one may follow, which nobody asked for then.
-            keeps = self.status >= 200 and left is not None and left <= MAX_DRAIN
-            if keeps and not self._cancel.is_set():
-                self._begin()
-                self._raw.drain_conn()
+        closing, self._closing = self._closing, nullcontext()
+        try:
+            if not self._cancel.is_set():
+                self._drain()
+            self._free()
             self._raw.close()
+        finally:
+            closing.__exit__(None, None, None)
 
-    def _begin(self) -> None:
-        if self._pace:
-            self._pace.begin()
+    def _receive(self, view: memoryview) -> int:
+        """Put what one receive gives into `view`; raises what `read1` raises."""
+        if not self._failure:
+            self._answer.pace.begin()
+            try:
+                count = self._answer.receive(view)
+            except (HTTPException, OSError) as error:
+                self._failure = error
+        self._cancel.check()
+        if self._failure:
+            raise broken_off(self._failure, self.url) from self._failure
+        return count
 
-    def _hang_up(self, connection: Connection) -> None:
-        if self._raw.connection is connection:  # and not already another request's
-            connection.hang_up()
+    def _gather(self, view: memoryview) -> int:
+        """Put what comes soon into `view`; what goes wrong is for the next read to tell."""
+        count, until = 0, time.monotonic() + SOON
+        try:
+            with self._answer.pace.hurried(SOON):
+                for more in self._answer.pieces(view):
+                    count += more
+                    if time.monotonic() > until:
+                        break
+        except TimeoutError:
+            pass  # later, then
+        except (HTTPException, OSError) as error:
+            self._failure = error
+        return count
+
+    def _drain(self) -> None:
+        """Read what is left of the body, if that is short."""
+        left = self._answer.length
+        if self._failure or left is None or left > MAX_DRAIN:
+            return
+        self._answer.pace.begin()
+        with suppress(HTTPException, OSError):
+            while self._answer.receive(memoryview(bytearray(left))):
+                pass
+
+    def _free(self) -> None:
+        """Give the connection back if the body is at its end."""
+        # Behind an interim answer (1xx) the real one may follow, which nobody asked for then.
+        if self._answer.isclosed() and not self._failure and self.status >= 200:
+            self._raw.release_conn()
+
+    def _hang_up(self) -> None:
+        if self._raw.connection is self._connection:  # and not already another request's
+            self._connection.hang_up()

@@ -7,33 +7,33 @@ import os
 import platform
 import ssl
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-import requests.utils
 import urllib3
-from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.util.ssl_ import create_urllib3_context
 
 from distributed_downloader import __version__
+from distributed_downloader.budget import Budgets
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.checks import origin
 from distributed_downloader.config.values import listed
-from distributed_downloader.connection import Connection, listening, new_manager, proxy_for, unanswered
+from distributed_downloader.connection import proxy_for
+from distributed_downloader.connections import Connections, Request, depth_behind
 from distributed_downloader.errors import ConfigError, LocalError, NetworkError, RefusedError, ServerError
+from distributed_downloader.imports import whole_imports
 from distributed_downloader.reach import (
     NO_HOSTS,
     Depth,
     InnerHosts,
     has_plain_host,
     refuse_spelled,
-    spelled_depth,
 )
 from distributed_downloader.response import Response, redacted
+from distributed_downloader.unexpected import dry
 
 if TYPE_CHECKING:
     from distributed_downloader.config import AppConfig, HuggingFaceConfig
@@ -73,17 +73,45 @@ def tls_context(*, verify: bool) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         return context
-    ours = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
-    bundle = "" if ours else os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    try:
-        if bundle:
-            _trust(context, bundle)
-        else:
-            _trust_system(context)
-    except OSError as error:
-        name = "REQUESTS_CA_BUNDLE" if bundle else "SSL_CERT_FILE and SSL_CERT_DIR"
-        raise ConfigError(f"environment {name}: its certificates cannot be read: {error}") from error
+    with _certificates() as paths:
+        for path in paths:
+            _trust(context, path)
+        if not paths:
+            context.load_default_certs()
+            # A system without certificates of its own (slim containers) still has these.
+            context.load_verify_locations(cafile=_bundled())
     return context
+
+
+def require_certificates() -> None:
+    """Raise ConfigError if certificates that the environment names are not there; it takes no time."""
+    with _certificates() as paths:
+        for path in map(Path, paths):
+            if not path.is_dir() and b"-----BEGIN " not in path.read_bytes():
+                raise OSError("no certificate in PEM form is in it")
+
+
+@contextmanager
+def _certificates() -> Iterator[list[str]]:
+    """Yield the files and folders of certificates that the environment names, [] for the system's.
+
+    Raises ConfigError for what goes wrong with them.
+    """
+    name, bundles = "SSL_CERT_FILE and SSL_CERT_DIR", list[str]()
+    paths = [path for path in map(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR")) if path]
+    if not paths and (bundle := os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")):
+        name, bundles = "REQUESTS_CA_BUNDLE", [bundle]
+    try:
+        yield paths or bundles
+    except OSError as error:
+        raise ConfigError(f"environment {name}: its certificates cannot be read: {error}") from error
+
+
+def _bundled() -> str:
+    """Return the file of certificates that comes with requests, which takes long to import."""
+    with whole_imports():
+        from requests.utils import DEFAULT_CA_BUNDLE_PATH  # noqa: PLC0415
+    return DEFAULT_CA_BUNDLE_PATH
 
 
 def _trust(context: ssl.SSLContext, path: str) -> None:
@@ -93,25 +121,27 @@ def _trust(context: ssl.SSLContext, path: str) -> None:
         context.load_verify_locations(cafile=path)
 
 
-def _trust_system(context: ssl.SSLContext) -> None:
-    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-    for path in filter(None, (file, folder)):
-        _trust(context, path)
-    if not (file or folder):
-        context.load_default_certs()
-        # A system without certificates of its own (slim containers) still has these.
-        context.load_verify_locations(cafile=requests.utils.DEFAULT_CA_BUNDLE_PATH)
+class Tls:
+    """A client's TLS settings, whose certificates are read when they are first needed: that takes a while.
 
+    Raises ConfigError if those that the environment names are not there.
+    """
 
-@dataclass(frozen=True)
-class _Request:
-    """What is sent again at each redirect."""
+    def __init__(self, *, verify: bool) -> None:
+        self._verify, self._lock = verify, threading.Lock()
+        self._context: ssl.SSLContext | None = None
+        if verify:
+            require_certificates()
 
-    method: str
-    headers: Mapping[str, str]
-    body: bytes | None
-    cancel: Cancel
-    tls: ssl.SSLContext
+    def context(self) -> ssl.SSLContext:
+        """Return them, ready for use, to any thread; raises LocalError if they cannot be read."""
+        with self._lock:
+            if self._context is None:
+                try:
+                    self._context = tls_context(verify=self._verify)
+                except ConfigError as error:
+                    raise dry(error) or LocalError(str(error)) from error
+            return self._context
 
 
 class HttpClient:
@@ -122,28 +152,31 @@ class HttpClient:
         settings: HuggingFaceConfig,
         *,
         inner: InnerHosts = NO_HOSTS,
+        budgets: Budgets | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
     ) -> None:
         #: The hosts that may lie in a private network, whichever hub leads there.
         self.inner = inner
+        #: What the hubs allow; every request to one takes from it.
+        self.budgets = budgets or Budgets()
         self._token = settings.token.get_secret_value()
         self._trusted = trusted_origins(settings)
         self._allow_downgrade = urlsplit(settings.endpoint).scheme == "http"
-        self._timeout = urllib3.Timeout(connect=connect_timeout, read=read_timeout)
-        self._lock = threading.Lock()
-        self._tls = tls_context(verify=True)
+        self._tls = Tls(verify=True)
         #: For the hub, and where it sends us, which may be its storage: for no other host, and no proxy.
-        self._hub_tls = tls_context(verify=False) if settings.disable_ssl_verify else self._tls
-        #: Proxy URL, "" for none, and TLS settings -> connections.
-        self._managers: dict[tuple[str, ssl.SSLContext], urllib3.PoolManager] = {}
-        #: Origin -> the proxy that the environment names for it.
-        self._proxies = {origin(settings.endpoint): _endpoint_proxy(settings.endpoint)}
+        self._hub_tls = Tls(verify=False) if settings.disable_ssl_verify else self._tls
+        self._connections = Connections(
+            {origin(settings.endpoint): _endpoint_proxy(settings.endpoint)},
+            self._tls,
+            urllib3.Timeout(connect=connect_timeout, read=read_timeout),
+        )
 
     @classmethod
-    def of(cls, config: AppConfig) -> HttpClient:
+    def of(cls, config: AppConfig, budgets: Budgets | None = None) -> HttpClient:
         """Return one as the settings of this machine want it."""
-        return cls(config.huggingface, inner=InnerHosts(listed(config.security.inner_hosts)))
+        inner = InnerHosts(listed(config.security.inner_hosts))
+        return cls(config.huggingface, inner=inner, budgets=budgets)
 
     def trusts(self, url: str) -> bool:
         """Return whether the token may be sent there."""
@@ -165,7 +198,7 @@ class HttpClient:
         (a proxy of a kind that we cannot use) and StoppedError.
         """
         tls = self._hub_tls if self.trusts(url) else self._tls
-        request = _Request(method, headers or {}, body, cancel or Cancel(), tls)
+        request = Request(method, headers or {}, body, cancel or Cancel(), tls)
         hops: list[Mapping[str, str]] = []
         visited, asked, depth = {url}, origin(url), None
         while True:
@@ -184,8 +217,8 @@ class HttpClient:
 
     def close(self) -> None:
         """Close the connections that are not in use."""
-        for manager in self._managers.values():
-            manager.clear()
+        self.budgets.close()
+        self._connections.close()
 
     def _limit(self, url: str, asked: str, depth: Depth | None) -> Depth:
         """Return how far in the host of a URL may lie: as far as the hub, which lies where the user likes."""
@@ -204,73 +237,29 @@ class HttpClient:
         return target
 
     def _answer(
-        self, request: _Request, url: str, hops: list[Mapping[str, str]], asked: str, depth: Depth | None
+        self, request: Request, url: str, hops: list[Mapping[str, str]], asked: str, depth: Depth | None
     ) -> Response:
         trusted = self.trusts(url)
+        from_hub, token = trusted or origin(url) == asked, self._token if trusted else ""
         headers = {**request.headers, **_OURS}
-        if trusted and self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
-        raw = self._send(request, url, headers, self._limit(url, asked, depth))
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        taken = self.budgets.take(url, token, request.cancel) if from_hub else None
+        try:
+            raw = self._connections.send(request, url, headers, self._limit(url, asked, depth))
+            if from_hub:
+                self.budgets.learn(url, token, raw.headers)
+        finally:
+            self.budgets.done(taken)
         return Response(
             raw,
             url,
             hops,
-            from_hub=trusted or origin(url) == asked,
-            sent_token=trusted and bool(self._token),
-            depth=_depth(raw, url) if depth is None else depth,
+            from_hub=from_hub,
+            sent_token=bool(token),
+            depth=depth_behind(raw.connection, url) if depth is None else depth,
             cancel=request.cancel,
         )
-
-    def _send(
-        self, request: _Request, url: str, headers: dict[str, str], limit: Depth
-    ) -> urllib3.BaseHTTPResponse:
-        """Send a request; once more if a kept connection turns out to have been closed by the server."""
-        try:
-            return self._send_once(request, url, headers, limit)
-        except NetworkError as error:
-            if not isinstance(error.__cause__, ProtocolError):
-                raise
-        return self._send_once(request, url, headers, limit)
-
-    def _send_once(
-        self, request: _Request, url: str, headers: dict[str, str], limit: Depth
-    ) -> urllib3.BaseHTTPResponse:
-        request.cancel.check()
-        try:
-            with listening(request.cancel, limit):
-                return self._manager(url, request.tls).request(
-                    request.method,
-                    url,
-                    headers=headers,
-                    body=request.body,
-                    redirect=False,
-                    retries=False,
-                    preload_content=False,
-                    decode_content=False,
-                    timeout=self._timeout,
-                )
-        except (HTTPError, OSError) as error:
-            request.cancel.check()
-            raise unanswered(error, url) from error
-
-    def _manager(self, url: str, tls: ssl.SSLContext) -> urllib3.PoolManager:
-        """Return the connections for a URL: direct ones, or its proxy's."""
-        where = origin(url)
-        proxy = self._proxies.get(where)
-        if proxy is None:
-            proxy = self._proxies[where] = proxy_for(url)
-        with self._lock:
-            if (proxy, tls) not in self._managers:
-                self._managers[proxy, tls] = new_manager(proxy, tls, self._tls)
-            return self._managers[proxy, tls]
-
-
-def _depth(raw: urllib3.BaseHTTPResponse, url: str) -> Depth:
-    """Return how far in the server lies that answered; behind a proxy, only its address tells."""
-    connection = raw.connection
-    if isinstance(connection, Connection) and connection.proxy is None:
-        return connection.depth
-    return spelled_depth(url)
 
 
 def _endpoint_proxy(endpoint: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -24,8 +25,13 @@ __all__ = ["Hub", "Patience", "RepoName", "file_url", "parse_repo", "problem"]
 
 def file_url(endpoint: str, repo_type: RepoType, repo_id: str, commit: str, path: str) -> str:
     """Return the address of a file's content; the hub usually answers it with a redirect."""
+    return _files_url(endpoint, repo_type, repo_id, commit) + quote(path)
+
+
+@lru_cache(32)
+def _files_url(endpoint: str, repo_type: RepoType, repo_id: str, commit: str) -> str:
     kind = "" if repo_type is RepoType.MODEL else f"{repo_type.value}s/"
-    return f"{endpoint.rstrip('/')}/{kind}{quote(repo_id)}/resolve/{quote(commit, safe='')}/{quote(path)}"
+    return f"{endpoint.rstrip('/')}/{kind}{quote(repo_id)}/resolve/{quote(commit, safe='')}/"
 
 
 class _Info(BaseModel):

@@ -13,10 +13,10 @@ from typing import Annotated, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
-from requests.utils import parse_header_links
 
 from distributed_downloader.errors import RefusedError, ServerError
 from distributed_downloader.hub.api import HubApi
+from distributed_downloader.imports import whole_imports
 from distributed_downloader.models import RepoFile, RepoType
 
 log = logging.getLogger(__name__)
@@ -202,11 +202,17 @@ def _next_query(link: str) -> str | None:
     Only the query is taken: upstream's host, scheme and path are not ours behind a mirror, and neither a
     request nor a token must go there.
     """
-    for part in parse_header_links(link) if link else ():
+    for part in _links(link) if link else ():
         if part.get("rel") == "next":
             with suppress(ValueError):  # it is no address
                 return urlsplit(part["url"]).query or None
     return None
+
+
+def _links(header: str) -> list[dict[str, str]]:
+    with whole_imports():  # only now: a worker lists nothing
+        from requests.utils import parse_header_links  # noqa: PLC0415
+    return parse_header_links(header)
 
 
 class _Length:

@@ -32,6 +32,7 @@ from distributed_downloader.ssl_config import HttpClient
 from distributed_downloader.storage import RepoFolder
 from distributed_downloader.storage.partial import Partial
 from distributed_downloader.throttle import Throttle
+from distributed_downloader.verify import Data
 from tests.hub.faulty import FaultyHub
 
 #: As patient as the real one in connections, but not in time.
@@ -81,7 +82,7 @@ class RangeSink:
         self.wrote: Callable[[RangeSink], None] = lambda _: None
         self._keep = keep
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Data) -> None:
         assert data, "an empty write means nothing"
         self.size += len(data)
         assert self.start + self.size <= self.end, "nobody asked for these"
@@ -297,6 +298,10 @@ class RawServer:
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(LONG)
+
+    def open_lines(self) -> list[socket.socket]:
+        """Return our ends of the connections."""
+        return self._open
 
     def header(self, number: int, name: str) -> str:
         """Return a header of the n-th request, "" if it has none."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from distributed_downloader import response as response_module
+from distributed_downloader import ssl_config
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.checks import origin
 from distributed_downloader.config import HuggingFaceConfig
@@ -331,6 +332,14 @@ def test_a_kept_connection_that_breaks_under_the_request() -> None:
         assert server.connections == 2
 
 
+def test_a_kept_connection_to_a_proxy_that_breaks_under_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    with RawServer(reply(b"one"), Say(b"", "close"), reply(b"two")) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        http = client("http://hub.test")
+        assert [get(http, "http://hub.test"), get(http, "http://hub.test")] == [b"one", b"two"]
+        assert proxy.connections == 2
+
+
 def test_a_server_that_always_closes_is_asked_twice() -> None:
     with RawServer(Say(b"", "close")) as server:
         with pytest.raises(NetworkError):
@@ -569,6 +578,36 @@ def test_a_certificate_file_without_certificates(tmp_path: Path, monkeypatch: py
         client("https://mirror.lan")
 
 
+def test_certificates_that_nobody_names_are_read_when_they_are_needed(
+    secure: RawServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[bool]()
+
+    def context(*, verify: bool) -> ssl.SSLContext:
+        read.append(verify)
+        return tls_context(verify=verify)
+
+    monkeypatch.setattr(ssl_config, "tls_context", context)
+    with RawServer(reply(b"plain")) as plain:
+        both = client(plain.url)
+        assert get(both, plain.url) == b"plain"
+        assert read == []
+    for _ in range(2):
+        with pytest.raises(NetworkError, match="certificate is not accepted"):
+            get(both, secure.url)
+    assert read == [True]
+
+
+def test_a_named_certificate_that_is_broken_is_the_machines_fault(
+    secure: RawServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "ca.pem"
+    broken.write_text("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
+    monkeypatch.setenv("SSL_CERT_FILE", str(broken))
+    with pytest.raises(LocalError, match="SSL_CERT_FILE and SSL_CERT_DIR: its certificates cannot be read"):
+        get(client(secure.url), secure.url)
+
+
 def test_a_folder_of_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"):
         monkeypatch.setenv(name, str(tmp_path))
@@ -699,6 +738,7 @@ def test_the_environment_is_asked_once_for_each_host(monkeypatch: pytest.MonkeyP
         asked.append(url)
         return {}
 
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setattr("requests.utils.get_environ_proxies", ask)
     with RawServer(reply(b"x")) as server:
         http = client(server.url)
