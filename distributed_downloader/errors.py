@@ -42,6 +42,13 @@ DownloaderError                      exit code 1
 
 from __future__ import annotations
 
+import re
+
+
+def one_line(error: object) -> str:
+    """Return what a library says of an error, in one line, without what follows the `?` of an address."""
+    return re.sub(r"\?\S*", "", " ".join(str(error).split()))[:300]
+
 
 class DownloaderError(Exception):
     """Root of the tree; its text says what is wrong, where, and what to do."""

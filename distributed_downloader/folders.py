@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
@@ -63,7 +64,7 @@ class Folders:
 
         Raises LocalError where the job does not tell which folder it is, and the one seen here has gone.
         """
-        root = self._root(spec)
+        root = self.root(spec)
         if spec.output_dir and spec.place:
             require_place(root, spec.place)
         elif root in self._ids:
@@ -74,10 +75,11 @@ class Folders:
 
     def place(self, spec: JobSpec) -> str:
         """Return the id of the folder into which a job's whole files go, "" if it has none."""
-        return (spec.output_dir and spec.place) or self._ids.get(self._root(spec), "")
+        return (spec.output_dir and spec.place) or self._ids.get(self.root(spec), "")
 
-    def _root(self, spec: JobSpec) -> Path:
-        return Path(spec.output_dir).expanduser().absolute() if spec.output_dir else self._own
+    def root(self, spec: JobSpec) -> Path:
+        """Return where a job's whole files go, whether or not this machine sees it."""
+        return _absolute(spec.output_dir) if spec.output_dir else self._own
 
     def _require_still(self, root: Path) -> None:
         """Follow a folder to another disk; but where there is none, its disk is not mounted any more."""
@@ -103,7 +105,7 @@ class Folders:
         Where the output folder is the NAS, the file gets the name of one in an output folder. Raises
         PlaceUnseenError.
         """
-        place, mine = place or about.place, self._root(spec)
+        place, mine = place or about.place, self.root(spec)
         found = read_place(mine)
         if found == place:
             return mine
@@ -116,3 +118,8 @@ class Folders:
             f"{about.file.path}: its parts are put together in a folder that this machine does not see: "
             f"{', and '.join(seen)}; mount it there, or let this worker work elsewhere"
         )
+
+
+@lru_cache(64)
+def _absolute(folder: str) -> Path:
+    return Path(folder).expanduser().absolute()

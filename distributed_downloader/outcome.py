@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 #: Instead of a folder: the file is on the NAS already.
@@ -49,6 +51,17 @@ class Record(NamedTuple):
         return self.start + self.length
 
 
+class Published(NamedTuple):
+    """The folder in which a file has got its name, below the output folder `root` with the id `place`."""
+
+    root: Path
+    place: str
+    parents: tuple[bytes, ...]
+
+    def __str__(self) -> str:
+        return str(self.root.joinpath(*map(os.fsdecode, self.parents)))
+
+
 @dataclass(frozen=True)
 class Finished:
     """The bytes are where they belong."""
@@ -57,6 +70,8 @@ class Finished:
     written: bool = True
     #: `<id> <path>` of the folder from which the file still has to get to the NAS; ON_NAS if it is there.
     owes: str = ""
+    #: Where the file's name is not safe from a power cut yet, which it has to be before it is reported.
+    published: Published | None = None
 
 
 @dataclass(frozen=True)

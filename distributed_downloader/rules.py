@@ -42,9 +42,18 @@ class Rules:
         self._endpoints = tuple(map(_same, listed(security.allowed_endpoints)))
         self._folders = tuple(map(PurePosixPath, listed(security.allowed_output_dirs)))
         self._own = PurePosixPath(normpath(config.app.output_dir))
+        #: The job that was asked about last, and what was found.
+        self._judged: tuple[JobSpec | None, str] = (None, "")
 
     def objection(self, spec: JobSpec) -> str:
         """Return why a job is not for this machine, or "" if it is."""
+        judged, objection = self._judged
+        if judged is not spec:  # a job's tasks come one after the other, and share it
+            objection = self._objection(spec)
+            self._judged = spec, objection
+        return objection
+
+    def _objection(self, spec: JobSpec) -> str:
         if not self._has_repo(spec):
             return f"[security] allowed_repos has no {spec.repo_type.value}s/{spec.repo_id}"
         if self._endpoints and _same(spec.endpoint) not in self._endpoints:

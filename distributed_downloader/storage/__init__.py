@@ -9,21 +9,24 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.errors import ConflictError, CorruptError, RefusedError
+from distributed_downloader.errors import ConflictError, CorruptError, RefusedError, TransferError
 from distributed_downloader.models import JobSpec, RepoFile
+from distributed_downloader.outcome import Published
 from distributed_downloader.storage.disk import disk, disk_error, open_folder, remove_tree
+from distributed_downloader.storage.durable import make_durable
 from distributed_downloader.storage.partial import Partial, host_tag, is_held, is_taken
 from distributed_downloader.storage.place import (
     STATE,
     claim_marker,
     is_unclaimed,
     read_marker,
-    require_same_place,
 )
 from distributed_downloader.storage.room import Room
+from distributed_downloader.storage.root import Root
 from distributed_downloader.storage.target import Target
 from distributed_downloader.verify import Hasher, feed
 
@@ -31,6 +34,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds after which partial data that nobody holds is removed.
 KEEP_PARTIAL = 7 * 24 * 3600.0
+_PARTIAL, _REPOS = (STATE.encode(), b"partial"), (STATE.encode(), b"repos")
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: A split file and its journal, which many machines use without locks, are as old as the newer of the two.
 _TWINS = {".split": ".records", ".records": ".split"}
@@ -40,19 +45,48 @@ class RepoFolder:
     """One repo in one output folder: `<output_dir>/<org>/<name>/<path>`."""
 
     def __init__(self, output_dir: Path, spec: JobSpec, room: Room | None = None, place: str = "") -> None:
-        """`place` is the id that the output folder must have, else that which the job names."""
-        self._root, self._place = output_dir, place or spec.place
+        """`place` is the id that the output folder must have, else that which the job names.
+
+        `with folder:` keeps open what it uses, of the place that it is; else each method looks anew.
+        """
+        self.root, self.place = output_dir, place or spec.place
+        self._open = Root(output_dir, self.place)
         self._spec = spec
         self._room = room or Room(0)
-        #: Where the repo's files go.
-        self.path = output_dir / spec.repo_id
+        self._known: tuple[RepoFile, Target] | None = None
+        #: What had no file when it was looked for last.
+        self._missing: Target | None = None
         self._flat = spec.repo_id.replace("/", "--")
+
+    def __enter__(self) -> RepoFolder:
+        self._open.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.__exit__()
+
+    def is_place(self) -> bool:
+        """Return whether the output folder is seen to be the place that it is to be; nothing is raised."""
+        if not self.place:
+            return False
+        try:
+            with self._open as root:
+                root.look()
+        except (OSError, TransferError):
+            return False
+        return True
+
+    @property
+    def path(self) -> Path:
+        """Where the repo's files go."""
+        return self.root / self._spec.repo_id
 
     def claim_folder(self) -> None:
         """Make sure that the folder is this repo's; raises RefusedError if another repo owns it."""
-        marker = self._root / STATE / "repos" / self._flat
+        marker = self.root / STATE / "repos" / self._flat
         owner = f"{self._spec.repo_type.value} {self._spec.repo_id}\n"
-        with disk(marker, whole=True), open_folder(self._root, [STATE.encode(), b"repos"]) as folder:
+        with disk(marker, whole=True), self._open as root:
+            folder = root.enter(_REPOS)
             found = read_marker(folder, marker.name) or claim_marker(folder, marker.name, owner)
         if found != owner:
             raise RefusedError(
@@ -68,10 +102,10 @@ class RepoFolder:
         that nobody else writes what it has proven. Raises ConflictError. A disk without locks keeps nobody
         out.
         """
-        lock = self._root / STATE / "alone" / self._flat
+        lock = self.root / STATE / "alone" / self._flat
         with ExitStack() as stack:
             with disk(lock, whole=True):  # and not around what the caller does
-                folder = stack.enter_context(open_folder(self._root, [STATE.encode(), b"alone"]))
+                folder = stack.enter_context(open_folder(self.root, [STATE.encode(), b"alone"]))
                 # It stays for ever, for who removes a lock may remove another one's.
                 fd = os.open(lock.name, _LOCK, 0o666, dir_fd=folder)
                 stack.callback(os.close, fd)
@@ -89,11 +123,11 @@ class RepoFolder:
         Without a hash only an empty file counts, for another commit's file may have the same size.
         """
         target = self._target(file)
-        hasher = Hasher(file)
-        with disk(target.path):
-            fd = _open_published(self._root, target.parents, target.name)
+        with disk(target):
+            fd = self._open_published(target)
             if fd is None:
                 return False
+            hasher = Hasher(file)
             try:
                 info = os.fstat(fd)
                 if not stat.S_ISREG(info.st_mode) or info.st_size != file.size:
@@ -106,11 +140,27 @@ class RepoFolder:
     def holds(self, file: RepoFile) -> bool:
         """Return whether there is a file of that name, right or wrong."""
         target = self._target(file)
-        with disk(target.path):
-            fd = _open_published(self._root, target.parents, target.name)
+        with disk(target):
+            fd = self._open_published(target)
         if fd is not None:
             os.close(fd)
         return fd is not None
+
+    def _open_published(self, target: Target) -> int | None:
+        """Open a published file for reading; None if there is no such thing, or a link."""
+        with self._open as root:
+            try:
+                folder = root.enter(target.parents, create=False)
+            except FileNotFoundError:
+                return None
+            try:
+                return os.open(target.name, _READ, dir_fd=folder)
+            except FileNotFoundError:
+                self._missing = target
+            except OSError as error:
+                if error.errno not in (errno.ELOOP, errno.ENXIO):
+                    raise
+            return None
 
     @contextmanager
     def partial(self, file: RepoFile, cancel: Cancel) -> Iterator[Partial]:
@@ -120,23 +170,45 @@ class RepoFolder:
         from where it lies, it is not moved to another disk.
         """
         target = self._target(file)
-        path = self._root / STATE / "partial" / f"{target.digest}.{host_tag()}.part"
-        target.check()
-        with ExitStack() as stack:
-            with disk(path, whole=True):  # and not around what the caller does with it
-                folder = stack.enter_context(open_folder(self._root, [STATE.encode(), b"partial"]))
-                if self._place:
-                    require_same_place(folder, self._root, self._place)
-                partial = stack.enter_context(Partial(folder, path, file, cancel))
-                stack.enter_context(self._room.take(self._root, lambda: file.size - partial.size))
-            yield partial
+        name = f"{target.digest}.{host_tag()}.part"
+        with self._open as root:
+            if self._missing is not target:
+                with disk(target):
+                    target.check_in(root.enter(target.parents))
+            self._missing = None
+            where = _partials(self.root)
+            with disk(where, whole=True):  # and not around what the caller does with it
+                folder = root.enter(_PARTIAL)
+            with (
+                Partial(folder, where, name, file, cancel) as partial,
+                self._room.take(self.root, lambda: file.size - partial.size, partial.device),
+            ):
+                yield partial
 
-    def publish(self, partial: Partial, file: RepoFile) -> None:
-        """Give the partial its final name, replacing what was there."""
-        partial.publish(self._target(file))
+    def publish(self, partial: Partial, file: RepoFile, *, sync: bool = True) -> None:
+        """Give the partial its final name, replacing what was there.
+
+        Without `sync`, the name is safe from a power cut only when `make_durable` was told `published`.
+        """
+        target = self._target(file)
+        partial.publish(target, self._open)
+        if sync:
+            make_durable(self.published(file))
+
+    def published(self, file: RepoFile) -> Published:
+        """Return where the file has its name."""
+        return Published(self.root, self.place, self._target(file).parents)
 
     def _target(self, file: RepoFile) -> Target:
-        return Target(self._root, self._spec, file)
+        """Return where a file belongs: of the same file again, as it was."""
+        if not self._known or self._known[0] is not file:
+            self._known = file, Target(self.root, self._spec, file)
+        return self._known[1]
+
+
+@lru_cache(64)
+def _partials(root: Path) -> Path:
+    return root / STATE / "partial"
 
 
 def sweep(output_dir: Path, *, older_than: float = KEEP_PARTIAL) -> int:
@@ -195,19 +267,6 @@ def _age(folder: int, name: str) -> float | None:
         return os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
     except FileNotFoundError:
         return None
-
-
-def _open_published(root: Path, parents: list[bytes], name: bytes) -> int | None:
-    """Open a published file for reading; None if there is no such thing, or a link."""
-    try:
-        with open_folder(root, parents, create=False) as folder:
-            return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):
-            return None
-        raise
 
 
 def _is_right(hasher: Hasher) -> bool:

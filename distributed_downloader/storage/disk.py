@@ -8,8 +8,10 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from distributed_downloader.errors import LocalError, PlaceError, RefusedError, TransferError
+from distributed_downloader.storage.openat2 import open_beneath
 
 #: Never through a link: a link in our tree may point anywhere.
 _INTO = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -30,6 +32,8 @@ _ADVICE = {
 }
 #: What no other machine would do better with such a name.
 _NAMES = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ELOOP)
+#: What leads elsewhere, or nowhere.
+_NO_NAMES = frozenset(("", ".", ".."))
 #: What file systems say that cannot sync a folder: some of FUSE, vboxsf, 9p.
 _NO_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS)
 
@@ -48,13 +52,21 @@ def disk_error(error: OSError, where: object, *, whole: bool = False) -> Transfe
     return refused(f"{where}: {why}; {_ADVICE.get(error.errno or 0, 'see to the disk')}")
 
 
-@contextmanager
-def disk(where: object, *, whole: bool = False) -> Iterator[None]:
+class disk:  # noqa: N801 - reads like a word of the language: `with disk(path):`
     """Translate each OSError of the block; `whole` as for `disk_error`."""
-    try:
-        yield
-    except OSError as error:
-        raise disk_error(error, where, whole=whole) from error
+
+    __slots__ = ("_where", "_whole")
+
+    # No generator, which costs three times as much: each file comes here many times.
+    def __init__(self, where: object, *, whole: bool = False) -> None:
+        self._where, self._whole = where, whole
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is not None and isinstance(error, OSError):
+            raise disk_error(error, self._where, whole=self._whole) from error
 
 
 def names(path: str) -> list[bytes]:
@@ -62,11 +74,10 @@ def names(path: str) -> list[bytes]:
 
     Bytes, so that the locale has no say in what a file is called.
     """
-    parts = path.split("/")
-    if "\0" in path or any(part in ("", ".", "..") for part in parts):
+    if "\0" in path or not _NO_NAMES.isdisjoint(path.split("/")):
         raise RefusedError(f"{path!r} is not a safe file name; it is not written")
     try:
-        return [part.encode() for part in parts]
+        return path.encode().split(b"/")
     except UnicodeEncodeError:
         raise RefusedError(f"{path!r} is not valid Unicode; it is not written") from None
 
@@ -78,22 +89,40 @@ def open_folder(root: Path, parts: Sequence[bytes], *, create: bool = True) -> I
     `root` is the user's and may be a link; below it, links and files raise RefusedError.
     Raises FileNotFoundError if something is missing and `create` is false.
     """
-    fd = _open_root(root, create)
+    top = open_root(root, create=create)
     try:
-        for depth, part in enumerate(parts, 1):
-            child = _enter(fd, part, create)
-            if child is None:
-                path = root.joinpath(*map(os.fsdecode, parts[:depth]))
-                refuse_other(fd, part, path, stat.S_IFDIR)
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
-            os.close(fd)
-            fd = child
+        fd = open_below(top, parts, root, create=create)
+    finally:
+        os.close(top)
+    try:
         yield fd
     finally:
         os.close(fd)
 
 
-def _open_root(root: Path, create: bool) -> int:
+def open_below(top: int, parts: Sequence[bytes], root: Path, *, create: bool = True) -> int:
+    """Return the descriptor of `part/part...` below `root`, which is open as `top`; else as `open_folder`."""
+    fd = open_beneath(top, parts)
+    return _walk(top, parts, root, create) if fd is None else fd
+
+
+def _walk(top: int, parts: Sequence[bytes], root: Path, create: bool) -> int:
+    fd = os.dup(top)
+    try:
+        for depth, part in enumerate(parts, 1):
+            child = _enter(fd, part, create)
+            if child is None:
+                _refuse(fd, part, root.joinpath(*map(os.fsdecode, parts[:depth])))
+            os.close(fd)
+            fd = child
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def open_root(root: Path, *, create: bool) -> int:
+    """Return the descriptor of the user's folder itself, which may be a link; made with `create`."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     try:
         return os.open(root, flags)
@@ -117,6 +146,12 @@ def _enter(fd: int, name: bytes, create: bool) -> int | None:
         if error.errno in (errno.ENOTDIR, errno.ELOOP):
             return None
         raise
+
+
+def _refuse(fd: int, name: bytes, path: Path) -> NoReturn:
+    """Raise the error for what is in a folder's place."""
+    refuse_other(fd, name, path, stat.S_IFDIR)
+    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
 
 
 def _make(fd: int, name: bytes) -> None:
@@ -153,7 +188,7 @@ def remove_tree(folder: int, name: str) -> None:
     os.rmdir(name, dir_fd=folder)
 
 
-def refuse_other(fd: int, name: bytes, path: Path, kind: int) -> None:
+def refuse_other(fd: int, name: bytes, path: object, kind: int) -> None:
     """Raise RefusedError if `name` exists and is something else than `kind` (S_IFREG or S_IFDIR)."""
     try:
         found = stat.S_IFMT(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)

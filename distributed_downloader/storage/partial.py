@@ -11,14 +11,16 @@ import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.models import RepoFile
 from distributed_downloader.storage.disk import disk, remove_tree
-from distributed_downloader.storage.sink import require_name
+from distributed_downloader.storage.root import Root
+from distributed_downloader.storage.sink import gone, has_name, write_at
 from distributed_downloader.storage.target import Target
-from distributed_downloader.verify import READ_SIZE, Hasher, feed
+from distributed_downloader.verify import READ_SIZE, Data, Hasher, HashThread, feed
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: Somebody else put something there that we cannot or must not open.
@@ -27,7 +29,12 @@ _NOT_OURS = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO)
 
 def host_tag() -> str:
     """Return this host's name as it is used in file names."""
-    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:64] or "host"
+    return _as_tag(socket.gethostname())
+
+
+@lru_cache(1)
+def _as_tag(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9-]", "-", name)[:64] or "host"
 
 
 class Partial:
@@ -39,19 +46,31 @@ class Partial:
     published one. All methods raise LocalError if the disk refuses.
     """
 
-    def __init__(self, folder: int, path: Path, file: RepoFile, cancel: Cancel) -> None:
-        self._folder, self._path, self._file, self._cancel = folder, path, file, cancel
-        with disk(path, whole=True):
-            self._name, self._fd = self._open(path.name)
+    def __init__(self, folder: int, where: Path, name: str, file: RepoFile, cancel: Cancel) -> None:
+        """`where` is the path of `folder`, for messages."""
+        self._folder, self._where, self._file, self._cancel = folder, where, file, cancel
+        self._name = name
+        with disk(self, whole=True):
+            self._name, self._fd, info = self._open(name)
         #: Whether it is removed unless published.
-        self.private = self._name != path.name
-        self._hasher = Hasher(file)
+        self.private = self._name != name
+        #: The number of its disk (st_dev).
+        self.device = info.st_dev
+        self._found = info.st_size
+        self._hasher, self._hash_thread = Hasher(file), HashThread()
         #: First byte of the file that belongs here.
         self.start = 0
         #: Bytes that are there.
         self.size = 0
         #: Bytes of it that an earlier process left.
         self.inherited = 0
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    @property
+    def _path(self) -> Path:
+        return self._where / self._name
 
     def __enter__(self) -> Partial:
         try:
@@ -82,7 +101,7 @@ class Partial:
     @property
     def staging(self) -> Path:
         """A folder beside the partial that only its holder uses; see `make_staging`."""
-        return self._path.with_name(f"{self._name}.staging")
+        return self._where / f"{self._name}.staging"
 
     def make_staging(self) -> Path:
         """Make the staging folder, empty and closed to others."""
@@ -96,19 +115,17 @@ class Partial:
         with disk(self.staging), suppress(FileNotFoundError):
             remove_tree(self._folder, self.staging.name)
 
-    def write(self, data: bytes) -> None:
-        """Append `data`."""
+    def write(self, data: Data) -> None:
+        """Append `data`, which must not change before the next call here returns."""
         view = memoryview(data)
-        with disk(self._path):
-            while view:
-                count = os.pwrite(self._fd, view, self.size)
-                self._hasher.update(view[:count])
-                self.size += count
-                view = view[count:]
+        with disk(self):
+            write_at(self._fd, view, self.size)
+        self._hash_thread.feed(self._hasher.update, view)
+        self.size += len(view)
 
     def reset(self) -> None:
         """Forget all bytes."""
-        with disk(self._path):
+        with disk(self):
             os.ftruncate(self._fd, 0)
         self.size = self.inherited = 0
         self._hasher = Hasher(self._file)
@@ -140,31 +157,40 @@ class Partial:
 
     def check(self) -> None:
         """Raise CorruptError unless the bytes are the whole file."""
+        self._hash_thread.wait()
         self._hasher.check()
 
-    def publish(self, target: Target) -> None:
+    def publish(self, target: Target, root: Root) -> None:
         """Put the file under its final name; raises RefusedError if a link or a folder is in the way.
 
-        Raises TransientError if something else has the partial's name by now.
+        That name may not survive a power cut yet, but it never shows a file that is not complete. Raises
+        TransientError if something else has the partial's name by now.
         """
         target.settle(self._fd)
-        with disk(self._path):  # only now, for the disk may have taken minutes
-            require_name(self._fd, self._folder, self._path.with_name(self._name))
-        target.move(self._folder, self._name)
+        with disk(self):  # only now, for the disk may have taken minutes
+            if not has_name(self._fd, self._folder, self._name):
+                raise gone(self._path)
+        with disk(target):
+            try:
+                target.put(self._folder, self._name, root.enter(target.parents))
+            except FileNotFoundError:
+                root.forget()  # somebody has just removed the folder that we had open
+                target.put(self._folder, self._name, root.enter(target.parents))
 
     def close(self) -> None:
         """Let go of the file; remove it if it cannot be resumed, or there is nothing to resume."""
-        with disk(self._path):
+        self._hash_thread.close()
+        with disk(self):
             try:
                 # What was published does not have this name any more, and is nobody's to remove.
-                if (self.private or not self.size) and self._is_ours(self._name, self._fd):
+                if (self.private or not self.size) and self._if_ours(self._name, self._fd):
                     with suppress(FileNotFoundError):
                         os.unlink(self._name, dir_fd=self._folder)
             finally:
                 os.close(self._fd)
 
-    def _open(self, name: str) -> tuple[str, int]:
-        """Open and lock `name`, or a private file if that cannot be had."""
+    def _open(self, name: str) -> tuple[str, int, os.stat_result]:
+        """Open and lock `name`, or a private file if that cannot be had; return what it is, too."""
         for _ in range(3):
             try:
                 fd = os.open(name, _FLAGS, 0o600, dir_fd=self._folder)
@@ -175,37 +201,41 @@ class Partial:
             if not _lock(fd):
                 os.close(fd)
                 break
-            with _closed_on_error(fd):
-                ours = self._is_ours(name, fd)
+            try:
+                ours = self._if_ours(name, fd)
+            except BaseException:
+                os.close(fd)
+                raise
             if ours:
-                return name, fd
+                return name, fd, ours
             os.close(fd)  # it was published or removed between open and lock
         private = f"{name}.{secrets.token_hex(6)}"
         fd = os.open(private, _FLAGS | os.O_EXCL, 0o600, dir_fd=self._folder)
         _lock(fd)
-        return private, fd
+        with _closed_on_error(fd):
+            return private, fd, os.fstat(fd)
 
-    def _is_ours(self, name: str, fd: int) -> bool:
+    def _if_ours(self, name: str, fd: int) -> os.stat_result | None:
+        """Return what an open file is; None if it has not that name and no other."""
         try:
             named = os.stat(name, dir_fd=self._folder, follow_symlinks=False)
         except FileNotFoundError:
-            return False
+            return None
         opened = os.fstat(fd)
-        return stat.S_ISREG(opened.st_mode) and opened.st_nlink == 1 and os.path.samestat(named, opened)
+        ours = stat.S_ISREG(opened.st_mode) and opened.st_nlink == 1 and os.path.samestat(named, opened)
+        return opened if ours else None
 
     def _take_over(self) -> None:
         """Hash what an earlier process left, unless it is too much to be a beginning."""
-        with disk(self._path):
-            found = os.fstat(self._fd).st_size
-        if found > self._file.size:
+        if self._found > self._file.size:
             self.reset()
-        elif found:
+        elif self._found:
             self._hash_all()
             self.inherited = self.size
 
     def _hash_all(self) -> None:
         self._hasher = Hasher(self._file)
-        with disk(self._path):
+        with disk(self):
             # First, so that a stop while hashing does not look like an empty partial.
             self.size = os.fstat(self._fd).st_size
             feed(self._fd, self._hasher, self._cancel)

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from distributed_downloader.errors import PlaceUnseenError, RefusedError
-from distributed_downloader.storage.disk import disk, open_folder, refuse_other, sync_folder
+from distributed_downloader.storage.disk import disk, open_below, open_folder, refuse_other, sync_folder
 from distributed_downloader.unexpected import dry
 
 #: Our own folder in each output folder; never inside a repo's tree, so that `diff -r` finds the repo only.
@@ -20,6 +20,9 @@ _MARKER = "place"
 _ID = re.compile(r"([0-9a-f]{32})\n")
 #: A marker that is not claimed yet; no repo and no marker can have such a name.
 _UNCLAIMED = re.compile(r"~[0-9a-f]{12}")
+#: The markers that were read last, by the id that they hold.
+_read: dict[str, tuple[int, ...]] = {}
+_MOST = 64
 
 
 def read_place(root: Path) -> str:
@@ -73,11 +76,47 @@ def require_place(root: Path, place: str) -> None:
     )
 
 
-def require_same_place(inner: int, root: Path, place: str) -> None:
-    """Raise PlaceUnseenError unless an open folder, just below our own, lies in the place with this id."""
-    found = _ID.fullmatch(read_marker(inner, f"../{_MARKER}"))
-    if not found or found[1] != place:
-        raise PlaceUnseenError(f"{root} is not the folder any more that the job names; mount that one again")
+def require_same_place(top: int, root: Path, place: str) -> None:
+    """Raise PlaceUnseenError unless the open folder `root` has this id; raises OSError too.
+
+    A marker is read once: as long as it is the same file and nobody has written to it, it says the same.
+    """
+    marker = _look_at_marker(top)
+    if marker and _read.get(place) == marker:
+        return
+    found = ""
+    if marker:
+        with suppress(FileNotFoundError), _opened(top, root) as folder:
+            found = _id_in(folder)
+    if found != place:
+        raise other_place(root)
+    if len(_read) >= _MOST:
+        _read.clear()
+    _read[place] = marker
+
+
+def other_place(root: Path) -> PlaceUnseenError:
+    """Return the error for a folder that is not the wanted one, or not there."""
+    return PlaceUnseenError(f"{root} is not the folder any more that the job names; mount that one again")
+
+
+def _look_at_marker(top: int) -> tuple[int, ...]:
+    """Return what tells the marker of an open folder from any other, and from itself with another text."""
+    try:
+        info = os.stat(f"{STATE}/{_MARKER}", dir_fd=top, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
+
+
+@contextmanager
+def _opened(top: int, root: Path) -> Iterator[int]:
+    """Open our own folder in the open folder `root`."""
+    folder = open_below(top, [STATE.encode()], root, create=False)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
 
 
 def refuse_if_dry(root: Path) -> None:

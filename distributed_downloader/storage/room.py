@@ -7,14 +7,16 @@ import errno
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.display import units
 from distributed_downloader.errors import RoomError
+from distributed_downloader.lately import MOMENT
 from distributed_downloader.storage.disk import disk
 
 #: What file systems say that cannot reserve: NFS before 4.2, FUSE, ZFS, and sandboxes without the call.
@@ -32,6 +34,9 @@ class _Disk:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     needs: list[Need] = field(default_factory=list)
+    #: Bytes that were left at the last look, less all that was granted since, and until when that is good.
+    left: int = 0
+    good_until: float = 0.0
 
 
 class Room:
@@ -42,38 +47,67 @@ class Room:
         self._reserve = reserve
         self._disks: dict[int, _Disk] = {}
 
-    @contextmanager
-    def take(self, folder: Path, needed: int | Need) -> Iterator[None]:
+    def take(
+        self, folder: Path, needed: int | Need, device: int | None = None
+    ) -> AbstractContextManager[None]:
         """Count on so many bytes where `folder` lies, until the block ends.
 
-        Give a function if the need shrinks as bytes are written, so that these are not counted twice.
-        Raises RoomError if there is no room.
+        Give a function if the need shrinks as bytes are written, so that these are not counted twice, and
+        the disk's number (st_dev) where it is known. Raises RoomError if there is no room.
         """
-        need: Need = needed if callable(needed) else lambda: needed
-        with disk(folder, whole=True):
-            where = self._disks.setdefault(folder.stat().st_dev, _Disk())
-            with where.lock:
-                self._check(folder, need(), sum(max(0, other()) for other in where.needs))
-                where.needs.append(need)
-        try:
-            yield
-        finally:
-            with where.lock:
-                where.needs.remove(need)
+        return _Taking(self, folder, needed if callable(needed) else lambda: needed, device)
 
-    def _check(self, folder: Path, needed: int, others: int) -> None:
-        info = os.statvfs(folder)
-        if not info.f_blocks or needed <= 0:
-            return  # a FUSE disk that does not know its size, or nothing to write
+    def grant(self, folder: Path, need: Need, device: int | None) -> _Disk:
+        """Note a need, and return where; raises as `take`. Small files do not ask the disk each time."""
+        where = self._disk(folder, device)
+        with where.lock:
+            needed = max(0, need())
+            if needed > where.left or time.monotonic() > where.good_until:
+                others = sum(max(0, other()) for other in where.needs)
+                where.left = self._look(folder, needed, others)
+                where.good_until = time.monotonic() + MOMENT
+            where.left -= needed
+            where.needs.append(need)
+        return where
+
+    def _disk(self, folder: Path, device: int | None) -> _Disk:
+        if device is None:
+            with disk(folder, whole=True):
+                device = folder.stat().st_dev
+        return self._disks.get(device) or self._disks.setdefault(device, _Disk())
+
+    def _look(self, folder: Path, needed: int, others: int) -> int:
+        """Return how many bytes nobody needs yet; raises RoomError if that is not enough."""
+        with disk(folder, whole=True):
+            info = os.statvfs(folder)
+        if not info.f_blocks:
+            return sys.maxsize  # a FUSE disk that does not know its size
         free = info.f_bavail * info.f_frsize
         reserve = min(self._reserve, info.f_blocks * info.f_frsize // 20)
-        if needed > free - reserve - others:
+        if needed and needed > free - reserve - others:
             raise RoomError(
                 f"{folder}: {units.size(needed)} are needed and {units.size(free)} are free, of which "
                 f"{units.size(others)} are for transfers that run and {units.size(reserve)} are kept free "
                 "(disk_reserve); "
                 "free some space, or use another --output-dir"
             )
+        return free - reserve - others
+
+
+class _Taking:
+    """See `Room.take`; no generator, for each file goes through it."""
+
+    __slots__ = ("_device", "_folder", "_need", "_room", "_where")
+
+    def __init__(self, room: Room, folder: Path, need: Need, device: int | None) -> None:
+        self._room, self._folder, self._need, self._device = room, folder, need, device
+
+    def __enter__(self) -> None:
+        self._where = self._room.grant(self._folder, self._need, self._device)
+
+    def __exit__(self, *_: object) -> None:
+        with self._where.lock:
+            self._where.needs.remove(self._need)
 
 
 def preallocate(fd: int, size: int, cancel: Cancel) -> None:

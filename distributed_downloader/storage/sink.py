@@ -14,6 +14,19 @@ from distributed_downloader.models import Part, RepoFile
 from distributed_downloader.outcome import Record
 from distributed_downloader.storage.disk import disk, sync_folder
 from distributed_downloader.storage.records import RECORD_SIZE, add_record, reach
+from distributed_downloader.verify import Data, HashThread
+
+#: Bytes of a write at most: for larger ones, ext4 takes several times the processor time.
+_WRITE = 1 << 19
+
+
+def write_at(fd: int, data: memoryview, offset: int, guard: Callable[[], None] = lambda: None) -> None:
+    """Write all of `data` to a file, from an offset on; calls `guard` before each write. Raises OSError."""
+    while data:
+        guard()
+        count = os.pwrite(fd, data[:_WRITE], offset)
+        offset += count
+        data = data[count:]
 
 
 class PartSink:
@@ -38,7 +51,7 @@ class PartSink:
         self._begun = min(part.end, reach(records, part.start))
         #: Bytes that are there, from `start` on; more than belong here if the end came nearer.
         self.size = self._begun - part.start
-        self._hash = hashlib.sha256()
+        self._hash, self._hash_thread = hashlib.sha256(), HashThread()
         self._records = {r for r in records if r.start < self._begun and r.end > part.start}
         #: Called before each write; raises, or waits, while it is not sure that the part is still ours.
         self.guard: Callable[[], None] = lambda: None
@@ -63,22 +76,25 @@ class PartSink:
         with self._lock:
             self._end = max(self.start, min(self._end, end))
 
-    def write(self, data: bytes) -> None:
-        """Append `data`; what would lie behind the end is dropped."""
+    def write(self, data: Data) -> None:
+        """Append `data`, which must not change before the next call here returns.
+
+        What would lie behind the end is dropped.
+        """
         view = memoryview(data)
         while view:
             border = (self._begun // RECORD_SIZE + 1) * RECORD_SIZE
-            self.guard()
             position = self.start + self.size
             room = min(border, self._end) - position
             if room <= 0:
-                return
+                self._hash_thread.wait()
+                break
+            piece, view = view[:room], view[room:]
             with disk(self._path):
-                count = os.pwrite(self._fd, view[:room], position)
-            self._hash.update(view[:count])
-            self.size += count
-            view = view[count:]
-            if position + count == border:
+                write_at(self._fd, piece, position, self.guard)
+            self._hash_thread.feed(self._hash.update, piece)
+            self.size += len(piece)
+            if position + len(piece) == border:
                 self._record()
 
     def reset(self) -> None:
@@ -100,10 +116,15 @@ class PartSink:
             sync_folder(self._journal)
         return tuple(sorted(self._records))
 
+    def close(self) -> None:
+        """Let go of what writing took; the caller opened the files."""
+        self._hash_thread.close()
+
     def _record(self) -> None:
         position = self.start + self.size
         if self._begun == position:
             return
+        self._hash_thread.wait()
         record = Record(self._begun, position - self._begun, self._hash.hexdigest())
         # Before the fsync: what one fsync could not save, the next one does not even report.
         self._begun, self._hash = position, hashlib.sha256()

@@ -276,6 +276,7 @@ class SplitFile:
         _require_ours(folder, journal, self.path.with_suffix(".records"))
         records = read_records(journal, self._file.size, Range(part.start, part.length))
         sink = PartSink(fd, folder, journal, self.path, part=part, records=records)
+        stack.callback(sink.close)
         if _room_of(os.fstat(fd)) < self._file.size:  # the disk cannot reserve
             stack.enter_context(self._room.take(self._root, lambda: sink.end - sink.start - sink.size))
         return sink

@@ -20,6 +20,7 @@ from distributed_downloader.storage.lane import Lane, Pool
 from distributed_downloader.storage.records import RECORD_SIZE
 from distributed_downloader.storage.room import Room
 from distributed_downloader.storage.sink import PartSink
+from distributed_downloader.verify import Data
 
 #: Pieces of a part that the spool has at most: one comes in while the other one is copied.
 _PIECES = 2
@@ -167,7 +168,7 @@ class SpooledSink:
         """Learn a hash that became known late."""
         self._inner.expect(file)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Data) -> None:
         """Append `data`; what would lie behind the end is dropped.
 
         Waits while the spool has a complete piece already; raises StoppedError.

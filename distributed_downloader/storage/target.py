@@ -7,6 +7,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 from distributed_downloader.models import JobSpec, RepoFile
@@ -36,20 +37,32 @@ class Target:
         self, root: Path, spec: JobSpec, file: RepoFile, parts: Sequence[bytes] | None = None
     ) -> None:
         self._root = root
-        *self.parents, self.name = parts or [*names(spec.repo_id), *names(file.path)]
-        self.path = root.joinpath(*map(os.fsdecode, [*self.parents, self.name]))
+        *parents, self.name = parts or [*names(spec.repo_id), *names(file.path)]
+        self.parents = tuple(parents)
         key = "\0".join((spec.repo_type.value, spec.repo_id, spec.commit, file.path))
         #: Names the file and its commit, for what lies elsewhere until it is complete.
         self.digest = hashlib.sha256(key.encode()).hexdigest()[:32]
 
+    @cached_property
+    def path(self) -> Path:
+        """Where the file belongs."""
+        return self._root.joinpath(*map(os.fsdecode, [*self.parents, self.name]))
+
+    def __str__(self) -> str:
+        return str(self.path)
+
     def check(self) -> None:
         """Raise RefusedError if a link or a folder is in the way."""
-        with disk(self.path), open_folder(self._root, self.parents) as folder:
-            refuse_other(folder, self.name, self.path, stat.S_IFREG)
+        with disk(self), open_folder(self._root, self.parents) as folder:
+            self.check_in(folder)
+
+    def check_in(self, there: int) -> None:
+        """Do as `check`, where the file's folder is open; raises OSError instead of LocalError."""
+        refuse_other(there, self.name, self, stat.S_IFREG)
 
     def settle(self, fd: int) -> None:
         """Give an open file the mode it needs here and bring it to disk, which may take minutes."""
-        with disk(self.path):
+        with disk(self):
             _set_mode(fd)
             os.fsync(fd)
 
@@ -58,10 +71,17 @@ class Target:
 
         So it is on disk before it has its name, and that is safe from a power cut too.
         """
-        with disk(self.path), open_folder(self._root, self.parents) as there:
-            refuse_other(there, self.name, self.path, stat.S_IFREG)
-            os.rename(name, self.name, src_dir_fd=folder, dst_dir_fd=there)
+        with disk(self), open_folder(self._root, self.parents) as there:
+            self.put(folder, name, there)
             sync_folder(there)
+
+    def put(self, folder: int, name: str, there: int) -> None:
+        """Do as `move`, where the file's folder is open; its name may not survive a power cut yet.
+
+        Raises OSError instead of LocalError.
+        """
+        self.check_in(there)
+        os.rename(name, self.name, src_dir_fd=folder, dst_dir_fd=there)
 
 
 def _set_mode(fd: int) -> None:

@@ -20,6 +20,7 @@ from distributed_downloader.models import JobSpec, Part, RepoFile, RepoType
 from distributed_downloader.storage import RepoFolder, sweep
 from distributed_downloader.storage.copying import sweep_copies
 from distributed_downloader.storage.disk import open_folder
+from distributed_downloader.storage.durable import make_durable
 from distributed_downloader.storage.nas import NasFolder
 from distributed_downloader.storage.place import make_place, read_marker, read_place
 from distributed_downloader.storage.split import SplitFile
@@ -90,6 +91,18 @@ def whole(site: Site) -> None:
         folder.publish(partial, FILE)
 
 
+def kept(site: Site) -> None:
+    """As a worker does: the folders stay open from the first look to the last."""
+    with RepoFolder(site.root, spec(), place=read_place(site.root)) as folder:
+        folder.is_place()
+        folder.claim_folder()
+        folder.has(FILE, Cancel())
+        with folder.partial(FILE, Cancel()) as partial:
+            partial.write(b"mine")
+            folder.publish(partial, FILE, sync=False)
+    make_durable(folder.published(FILE))
+
+
 def look(site: Site) -> None:
     assert not RepoFolder(site.root, spec()).has(
         RepoFile(path="sub/a.bin", size=8, git_sha1="0" * 40), Cancel()
@@ -143,7 +156,7 @@ def mark(site: Site) -> None:
 
 
 DEEDS: dict[str, Callable[[Site], None]] = {
-    deed.__name__: deed for deed in (whole, look, alone, split, deliver, bring, sweeping, mark)
+    deed.__name__: deed for deed in (whole, kept, look, alone, split, deliver, bring, sweeping, mark)
 }
 #: Where a link lies, and where it leads at the victim's.
 PLACES = [
@@ -289,7 +302,7 @@ def swapping(path: Path, goal: Path) -> Iterator[Callable[[], int]]:
         thread.join()
 
 
-@pytest.mark.parametrize("deed", ["whole", "split", "deliver", "sweeping", "alone", "mark"])
+@pytest.mark.parametrize("deed", ["whole", "kept", "split", "deliver", "sweeping", "alone", "mark"])
 @pytest.mark.parametrize(
     ("where", "to"), [(STATE, ""), (f"{STATE}/partial", "partial"), ("org/name", ""), ("org/name/sub", "sub")]
 )

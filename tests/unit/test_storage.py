@@ -899,12 +899,12 @@ def test_no_descriptor_is_left_open_by_an_adoption_that_fails(
 def test_no_descriptor_is_left_open_by_a_look_that_fails(
     folder: RepoFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_self: Partial, _name: str, _fd: int) -> bool:
+    def fail(_self: Partial, _name: str, _fd: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     put(folder, file())
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-    monkeypatch.setattr(Partial, "_is_ours", fail)
+    monkeypatch.setattr(Partial, "_if_ours", fail)
     with pytest.raises(LocalError), folder.partial(file(), Cancel()):
         pass
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208

@@ -115,6 +115,32 @@ def test_each_disk_has_its_own_room(monkeypatch: pytest.MonkeyPatch) -> None:
             shared.take(Path("/a/b"), 1).__enter__()
 
 
+def test_small_files_do_not_ask_the_disk_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = list[int]()
+
+    def statvfs(_path: Path) -> os.statvfs_result:
+        looks.append(1)
+        return os.statvfs_result((1, 1, WHOLE, 1_000, 1_000, *[0] * 5))
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    monkeypatch.setattr(room, "MOMENT", 1000)
+    shared = Room(0)
+    for _ in range(10):
+        with shared.take(tmp_path, 100):
+            pass
+    assert len(looks) == 1
+    with shared.take(tmp_path, 900), shared.take(tmp_path, 50):
+        assert len(looks) == 2, "what was granted since the last look may have been written"
+        with pytest.raises(RoomError):
+            shared.take(tmp_path, 51).__enter__()
+    assert len(looks) == 3
+    monkeypatch.setattr(room, "MOMENT", -1)
+    for _ in range(2):
+        with Room(0).take(tmp_path, 1):
+            pass
+    assert len(looks) == 5
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match="no such file"):
         Room(0).take(tmp_path / "nowhere", 1).__enter__()
