@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import queue
+import threading
+from collections.abc import Callable
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.errors import CorruptError
@@ -11,6 +14,10 @@ from distributed_downloader.models import RepoFile
 
 #: Bytes read at once where a file is hashed from disk.
 READ_SIZE = 1 << 20
+#: Bytes that are worth the way to a thread and back.
+_WORTH_IT = 1 << 18
+
+Data = bytes | memoryview
 
 
 class Hasher:
@@ -30,7 +37,7 @@ class Hasher:
         """Whether the hub named a hash, so that `check` proves the content and not only its size."""
         return self._expected is not None
 
-    def update(self, data: bytes | memoryview) -> None:
+    def update(self, data: Data) -> None:
         """Take the next bytes of the file."""
         self._size += len(data)
         if self._expected:
@@ -46,6 +53,66 @@ class Hasher:
             raise CorruptError(
                 f"{path}: its {self._hash.name} is {found}…, the hub lists {self._expected[:12]}…"
             )
+
+
+class HashThread:
+    """Feeds a hash while its owner, which is one thread, already gets the next bytes; must be closed.
+
+    Small pieces, the first large one, and all where no thread can be started are taken without it.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: queue.SimpleQueue[tuple[Callable[[Data], object], Data] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._had_one = False
+        #: Held while a piece is in the thread.
+        self._busy = threading.Lock()
+        self._error: BaseException | None = None
+
+    def feed(self, take: Callable[[Data], object], data: Data) -> None:
+        """Have `take` take `data`, which must not change before the next call of a method here returns."""
+        self.wait()
+        if len(data) < _WORTH_IT or not self._is_running():
+            take(data)
+        else:
+            self._busy.acquire()  # until the thread has taken it
+            self._pieces.put((take, data))
+
+    def wait(self) -> None:
+        """Return when everything is taken; raises what went wrong with that."""
+        with self._busy:
+            error, self._error = self._error, None
+        if error:
+            raise error
+
+    def close(self) -> None:
+        """End the thread, once everything is taken."""
+        if self._thread:
+            self._pieces.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _is_running(self) -> bool:
+        """Start the thread if there is more than one piece for it; return whether it runs."""
+        if not self._thread and self._had_one:
+            try:
+                thread = threading.Thread(target=self._run, name="hash", daemon=True)
+                thread.start()
+                self._thread = thread
+            except (RuntimeError, MemoryError):  # the machine has none left, for the time being
+                pass
+        self._had_one = True
+        return self._thread is not None
+
+    def _run(self) -> None:
+        while piece := self._pieces.get():
+            take, data = piece
+            try:
+                take(data)
+            except BaseException as error:  # noqa: BLE001 - raised again by `wait`, in the owner's thread
+                self._error = error
+            del piece, data
+            self._busy.release()
 
 
 def feed(fd: int, hasher: Hasher, cancel: Cancel) -> None:

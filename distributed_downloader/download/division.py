@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from distributed_downloader.config import AppConfig
+from distributed_downloader.download import hf_transfer
 from distributed_downloader.folders import Folders
 from distributed_downloader.models import DownloadTask
 from distributed_downloader.outcome import Range
@@ -30,6 +31,7 @@ class Division:
 
     def __init__(self, config: AppConfig, folders: Folders, fleet: Fleet) -> None:
         self._engine = config.huggingface.engine
+        self._hf_transfer = config.huggingface.enable_hf_transfer and not hf_transfer.idle(config)
         self._folders, self._fleet = folders, fleet
         self._lock = threading.Lock()
         self._told: dict[int, str] = {}
@@ -59,6 +61,8 @@ class Division:
         spec = task.spec
         if self._engine == "hub":
             return "", "the engine `hub` fetches files as a whole only"
+        if self._hf_transfer and len(members) <= 1 and task.file.size >= hf_transfer.SMALLEST:
+            return "", "hf_transfer fetches files as a whole, and no other worker could help"
         if spec.output_dir:
             return spec.place, ""  # where there is none, the master has said why
         own = self._folders.own_id

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
@@ -30,6 +30,7 @@ from distributed_downloader.errors import (
 )
 from distributed_downloader.folders import Folders
 from distributed_downloader.hold import Hold
+from distributed_downloader.lately import Lately
 from distributed_downloader.models import Descriptor, DownloadTask, JobSpec
 from distributed_downloader.outcome import ON_NAS, Divided, Finished, Outcome
 from distributed_downloader.patience import unless_silent
@@ -66,6 +67,7 @@ class Downloader:
         fleet: Fleet | None = None,
         owes: Callable[[], bool] = lambda: False,
         http: HttpClient | None = None,
+        throttle: Throttle | None = None,
         http_engine: Engine | None = None,
     ) -> None:
         self._settings, self._rules = config.huggingface, Rules(config)
@@ -74,14 +76,14 @@ class Downloader:
         self._folders = folders or Folders(config)
         self._owes, self._keeps = owes, not config.nas.delete_after_copy
         self._division = Division(config, self._folders, fleet) if fleet else None
-        self._throttle = Throttle(config.app.max_bandwidth)
+        self._throttle = throttle or Throttle(config.app.max_bandwidth)
         self._engines = Engines(config.huggingface, http or HttpClient.of(config), http_engine)
         self._room = Room(config.app.disk_reserve)
         spool_dir, threads = config.app.spool_dir, config.nas.copy_threads
         self._spool = Spool(Path(spool_dir), threads, self._room) if spool_dir else None
         #: What reads ahead for seals.
         self.split_files = SplitFiles(self._folders, self._engines, self._room, self._throttle, self._spool)
-        self._lock = threading.Lock()
+        self._lock, self._lately = threading.Lock(), Lately()
         self._swept: set[Path] = set()
 
     def run(
@@ -94,13 +96,28 @@ class Downloader:
         """
         cancel.check()
         self._require_allowed(task, cancel)
-        endpoint = task.spec.endpoint
-        with self._explained(endpoint), self._reached(endpoint, cancel), self._room_to_come():
-            if task.about.part:
-                return self.split_files.part(task, cancel, progress, hold or Hold.unlimited())
-            if task.about.is_seal:
-                return self._seal(task, cancel, progress, hold or Hold.unlimited())
-            return self._whole(task, self._folders.output(task.spec), cancel, progress)
+        try:
+            outcome = self._do(task, cancel, progress, hold or Hold.unlimited())
+        except (RoomError, NoConnectionError, AccessError, NotFoundError) as error:
+            told = self._explain(error, task.spec.endpoint, cancel)
+            if told is error:
+                raise
+            raise told from error
+        self._unreached = 0
+        return outcome
+
+    def _do(self, task: DownloadTask, cancel: Cancel, progress: Progress, hold: Hold) -> Outcome:
+        about, spec = task.about, task.spec
+        if about.part:
+            return self.split_files.part(task, cancel, progress, hold)
+        if about.is_seal:
+            return self._seal(task, cancel, progress, hold)
+        with self._folder(self._folders.root(spec), spec) as folder:
+            if folder.is_place():
+                return self._whole(task, folder, cancel, progress)
+        # This tells what is wrong, or which folder it is now.
+        with self._folder(self._folders.output(spec), spec) as folder:
+            return self._whole(task, folder, cancel, progress)
 
     def _require_allowed(self, task: DownloadTask, cancel: Cancel) -> None:
         """Raise NotAllowedError for a job that is not for this machine, whoever put it into Redis."""
@@ -113,17 +130,17 @@ class Downloader:
     def close(self) -> None:
         """Close all connections; nothing may be running."""
         self._engines.close()
+        self._throttle.close()
         if self._spool:
             self._spool.close()
 
-    def _whole(self, task: DownloadTask, root: Path, cancel: Cancel, progress: Progress) -> Outcome:
-        """Have the file in `root`, or find that it is better fetched in parts."""
-        self._sweep(root)
-        folder = self._folder(root, task.spec)
-        folder.claim_folder()
+    def _whole(self, task: DownloadTask, folder: RepoFolder, cancel: Cancel, progress: Progress) -> Outcome:
+        """Have the file in `folder`, or find that it is better fetched in parts."""
+        self._sweep(folder.root)
+        self._claim(folder, task.spec)
         if folder.has(task.file, cancel):
             progress(task.file.size)
-            return Finished(owes=self._debt(root))
+            return self._published(task, folder)  # who gave it its name may have died at once
         if self._nas_will_do(task, folder) and self._on_nas(task, cancel):
             progress(task.file.size)
             return Finished(owes=ON_NAS)
@@ -131,28 +148,27 @@ class Downloader:
             divided = self._divide(self._division, task, *shared, cancel)
             if divided:
                 return divided
-        self._fetch(task, folder, cancel, progress)
-        return Finished(owes=self._debt(root))
+        return self._fetch(task, folder, cancel, progress)
+
+    def _claim(self, folder: RepoFolder, spec: JobSpec) -> None:
+        ours = (folder.root, folder.place, spec.repo_type, spec.repo_id)
+        if not self._lately.was(ours):
+            folder.claim_folder()
+            self._lately.note(ours)
 
     def _folder(self, root: Path, spec: JobSpec) -> RepoFolder:
         return RepoFolder(root, spec, self._room, self._folders.place(spec))
 
-    def _fetch(self, task: DownloadTask, folder: RepoFolder, cancel: Cancel, progress: Progress) -> None:
+    def _fetch(self, task: DownloadTask, folder: RepoFolder, cancel: Cancel, progress: Progress) -> Finished:
         """Download the file as a whole and publish it."""
         with folder.partial(task.file, cancel) as partial:
             self._engines.fill(Context(task, partial, cancel, self._throttle, progress))
             cancel.check()
-            folder.publish(partial, task.file)
+            folder.publish(partial, task.file, sync=False)
+        return self._published(task, folder)
 
-    @contextmanager
-    def _room_to_come(self) -> Iterator[None]:
-        """Where the disk is full of files that wait for the NAS, neither they nor this one are at fault."""
-        try:
-            yield
-        except RoomError as error:
-            if not self._owes():
-                raise
-            raise WaitsForNasError(f"{error}; files wait here for the NAS") from error
+    def _published(self, task: DownloadTask, folder: RepoFolder) -> Finished:
+        return Finished(owes=self._debt(folder.root, folder.place), published=folder.published(task.file))
 
     def _divide(
         self, division: Division, task: DownloadTask, place: str, size: int, cancel: Cancel
@@ -177,14 +193,17 @@ class Downloader:
     def _seal(self, task: DownloadTask, cancel: Cancel, progress: Progress, hold: Hold) -> Finished:
         with self.split_files.at_nas(task):
             root = self._folders.shared(task.spec, task.about)
-            if self._was_sealed(task, root, cancel) or self.split_files.seal(task, cancel, progress, hold):
-                return Finished(owes=self._debt(root))
+            if self._was_sealed(task, root, cancel):
+                there = self._folder(root, task.spec).published(task.file)
+                return Finished(
+                    owes=self._debt(root, ""), published=None if root is self._folders.nas else there
+                )
+            if self.split_files.seal(task, cancel, progress, hold):
+                return Finished(owes=self._debt(root, ""))
             self.split_files.discard(task, cancel)  # first, for a disk may not have room for both
-        plain = task.model_copy(update={"about": Descriptor(file=task.file)})
-        root = self._folders.output(task.spec)
-        folder = self._folder(root, task.spec)
-        self._fetch(plain, folder, cancel, progress)
-        return Finished(owes=self._debt(root))
+        plain = replace(task, about=Descriptor(file=task.file))
+        with self._folder(self._folders.output(task.spec), task.spec) as folder:
+            return self._fetch(plain, folder, cancel, progress)
 
     def _was_sealed(self, task: DownloadTask, root: Path, cancel: Cancel) -> bool:
         """Return whether somebody published the file, and died before it was reported."""
@@ -197,14 +216,17 @@ class Downloader:
             return found
         return self._folder(root, task.spec).has(task.file, cancel)
 
-    def _debt(self, root: Path) -> str:
-        """Return from where a file that is in `root` still has to get to the NAS; see `Finished.owes`."""
+    def _debt(self, root: Path, place: str) -> str:
+        """Return from where a file that is in `root` still has to get to the NAS; see `Finished.owes`.
+
+        `place` is its id, "" where that is to be looked for.
+        """
         nas = self._folders.nas
         if not nas:
             return ""
         if root is nas:
             return ON_NAS
-        place = read_place(root) or make_place(root, create_root=False)
+        place = place or read_place(root) or make_place(root, create_root=False)
         return f"{place} {root}"
 
     def _nas_will_do(self, task: DownloadTask, folder: RepoFolder) -> bool:
@@ -212,7 +234,8 @@ class Downloader:
 
         It is not where a folder was named that keeps its files, nor where something wrong has the name.
         """
-        return not (task.spec.output_dir and self._keeps) and not folder.holds(task.file)
+        wanted_here = task.spec.output_dir and self._keeps
+        return bool(self._folders.nas) and not wanted_here and not folder.holds(task.file)
 
     def _on_nas(self, task: DownloadTask, cancel: Cancel) -> bool:
         """Return whether the file is on the NAS, and right, as far as the NAS tells."""
@@ -240,38 +263,32 @@ class Downloader:
         except RefusedError:
             return False
 
-    @contextmanager
-    def _reached(self, endpoint: str, cancel: Cancel) -> Iterator[None]:
-        """Raise HubAwayError where it is the hub that no connection could be made to."""
-        try:
-            yield
-            self._unreached = 0
-        except NoConnectionError as error:
-            if origin(error.address) != origin(endpoint):
-                raise
-            self._unreached += 1
-            _hold_back(self._unreached, cancel)
-            raise HubAwayError(
-                f"the hub cannot be reached from here: {error}", passes=error.passes
-            ) from error
+    def _explain(self, error: TransferError, endpoint: str, cancel: Cancel) -> TransferError:
+        """Return what says more of an error, from what only this worker knows; else the error itself."""
+        if isinstance(error, NoConnectionError):
+            return self._hub_away(error, endpoint, cancel)
+        if isinstance(error, RoomError):
+            # Neither the files that wait on the full disk nor this one are at fault.
+            return WaitsForNasError(f"{error}; files wait here for the NAS") if self._owes() else error
+        token = self._settings.token.get_secret_value()
+        if not token or origin(endpoint) in trusted_origins(self._settings):
+            return error
+        return type(error)(
+            f"{error}; this worker's token was not sent, because {endpoint} is not its endpoint: "
+            "set HF_ENDPOINT on the worker too"
+        )
 
-    @contextmanager
-    def _explained(self, endpoint: str) -> Iterator[None]:
-        """Tell of a token that this worker has and does not give away, where that may be the cause."""
-        try:
-            yield
-        except (AccessError, NotFoundError) as error:
-            if not self._settings.token.get_secret_value() or origin(endpoint) in trusted_origins(
-                self._settings
-            ):
-                raise
-            raise type(error)(
-                f"{error}; this worker's token was not sent, because {endpoint} is not its endpoint: "
-                "set HF_ENDPOINT on the worker too"
-            ) from error
+    def _hub_away(self, error: NoConnectionError, endpoint: str, cancel: Cancel) -> TransferError:
+        if origin(error.address) != origin(endpoint):
+            return error
+        self._unreached += 1
+        _hold_back(self._unreached, cancel)
+        return HubAwayError(f"the hub cannot be reached from here: {error}", passes=error.passes)
 
     def _sweep(self, root: Path) -> None:
         """Clear old leftovers, once for each output folder."""
+        if root in self._swept:
+            return
         with self._lock:
             if root in self._swept:
                 return

@@ -8,6 +8,7 @@ from typing import Protocol
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.models import DownloadTask, RepoFile
 from distributed_downloader.throttle import Throttle
+from distributed_downloader.verify import Data
 
 
 class Progress(Protocol):
@@ -44,8 +45,8 @@ class Sink(Protocol):
     def unproven(self) -> bool:
         """Whether a dead process's word is all there is for some bytes, which is not enough."""
 
-    def write(self, data: bytes) -> None:
-        """Append `data`; raises LocalError."""
+    def write(self, data: Data) -> None:
+        """Append `data`, which must not change before the next call here returns; raises LocalError."""
 
     def reset(self) -> None:
         """Forget all bytes; no engine does that to a part."""
@@ -79,8 +80,8 @@ class Context:
         """Bytes that are still missing, as of now; they may become fewer at any moment."""
         return max(0, self.sink.end - self.position)
 
-    def write(self, data: bytes) -> None:
-        """Take the next bytes from the network; waits where the throttle says so."""
+    def write(self, data: Data) -> None:
+        """Take the next bytes from the network, as the sink does; waits where the throttle says so."""
         self.sink.write(data)
         self.progress(self.sink.size)
         self.throttle.take(len(data), self.cancel)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 
 from distributed_downloader.config import HuggingFaceConfig
+from distributed_downloader.download import hf_transfer
 from distributed_downloader.download.engine import Context, Engine
 from distributed_downloader.download.http import HttpEngine
 from distributed_downloader.errors import (
@@ -72,6 +73,8 @@ class Engines:
     def _order(self, context: Context) -> Iterator[str]:
         """Yield the names of the engines to try, in order; engine `hub` knows whole files only."""
         choice, sink = self._settings.engine, context.sink
+        if self._settings.enable_hf_transfer and self._suits_hf_transfer(context):
+            yield "hf_transfer"
         if choice in ("http", "auto") or (choice == "xet" and not context.task.file.sha256):
             inherited = sink.inherited
             yield "http"
@@ -82,7 +85,13 @@ class Engines:
         if choice == "hub" or (choice == "auto" and not context.is_part):
             yield "hub"
 
+    def _suits_hf_transfer(self, context: Context) -> bool:
+        limited = context.throttle.limited
+        return hf_transfer.suits(context) and not hf_transfer.objection(self._settings, limited=limited)
+
     def _engine(self, name: str) -> Engine:
+        if engine := self._made.get(name):
+            return engine
         with self._lock:
             if name not in self._made:
                 self._made[name] = self._make(name)
@@ -90,6 +99,8 @@ class Engines:
 
     def _make(self, name: str) -> Engine:
         """Import late, because both libraries are slow to import and most workers never need them."""
+        if name == "hf_transfer":
+            return hf_transfer.HfTransferEngine(self._http)
         with whole_imports():
             if name == "xet":
                 from distributed_downloader.download.xet import XetEngine  # noqa: PLC0415
@@ -97,7 +108,7 @@ class Engines:
                 return XetEngine(self._settings, self._http)
             from distributed_downloader.download.hub import HubEngine  # noqa: PLC0415
 
-            return HubEngine(self._settings, self._http.inner)
+            return HubEngine(self._settings, self._http.inner, self._http.budgets)
 
 
 def _attempt(engine: Engine, context: Context) -> TransferError | None:

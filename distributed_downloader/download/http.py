@@ -7,6 +7,7 @@ import random
 import time
 
 from distributed_downloader.download.answer import accept, check_commit, described, refuse_page
+from distributed_downloader.download.buffers import Buffers
 from distributed_downloader.download.engine import Context
 from distributed_downloader.download.watch import Patience, Watch
 from distributed_downloader.errors import (
@@ -39,10 +40,13 @@ class HttpEngine:
         self._http = http
         self._patience = patience or Patience()
         self._window = window
+        #: Those of all transfers, which share the memory.
+        self._buffers: set[Buffers] = set()
 
     def fetch(self, context: Context) -> None:
         """See `Engine`."""
-        _Transfer(self._http, context, self._patience, self._window).run()
+        with Buffers(self._buffers) as buffers:
+            _Transfer(self._http, context, self._patience, self._window, buffers).run()
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -56,12 +60,15 @@ class _ExpiredLinkError(EngineError):
 class _Transfer:
     """One file's or part's transfer, with what is learnt from one connection to the next."""
 
-    def __init__(self, http: HttpClient, context: Context, patience: Patience, window: int) -> None:
+    def __init__(
+        self, http: HttpClient, context: Context, patience: Patience, window: int, buffers: Buffers
+    ) -> None:
         self._http, self._context, self._patience, self._window = http, context, patience, window
         self._file, self._sink = context.task.file, context.sink
         spec = context.task.spec
         self._url = file_url(spec.endpoint, spec.repo_type, spec.repo_id, spec.commit, self._file.path)
         self._etag = ""
+        self._buffers = buffers
         #: Whether the hub may tell a hash that nobody here knows.
         self._hidden = not (self._file.sha256 or self._file.git_sha1)
         self._fruitless = 0
@@ -171,12 +178,14 @@ class _Transfer:
         context, watch = self._context, Watch(self._patience, self._file.path)
         while (left := min(end - context.position, context.left)) > 0:
             started = time.monotonic()
-            data = response.read1(min(left, context.throttle.read_size))
-            watch.saw(len(data), time.monotonic() - started)
-            if not data:
+            view = self._buffers.get(context.throttle.read_size, left)
+            count = response.readinto(view)
+            watch.saw(count, time.monotonic() - started)
+            if not count:
                 raise NetworkError(f"{self._file.path}: the connection ended {left} bytes too early")
-            if data := data[: context.left]:  # the end may have come nearer while we waited for them
-                context.write(data)
+            if count := min(count, context.left):  # the end may have come nearer while we waited for them
+                self._buffers.turn()
+                context.write(view[:count])
 
     def _require_end(self, response: Response) -> None:
         """Raise CorruptError if more comes than the file has, where neither hash nor length tells."""

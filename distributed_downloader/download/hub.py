@@ -6,11 +6,11 @@ It neither resumes nor checks content, so it works in a private folder and the r
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distributed_downloader import __version__
+from distributed_downloader.budget import Budgets
 from distributed_downloader.download.answer import with_digest
 from distributed_downloader.download.engine import Context
 from distributed_downloader.download.hub_client import HubClient, serving
@@ -20,7 +20,14 @@ from distributed_downloader.download.hub_library import (
     set_client_factory,
     try_to_load_from_cache,
 )
-from distributed_downloader.errors import CorruptError, EngineError, NetworkError, RangeError, TransferError
+from distributed_downloader.errors import (
+    CorruptError,
+    EngineError,
+    NetworkError,
+    RangeError,
+    TransferError,
+    one_line,
+)
 from distributed_downloader.reach import NO_HOSTS, InnerHosts
 from distributed_downloader.storage.disk import disk_error
 from distributed_downloader.storage.partial import Partial
@@ -34,10 +41,12 @@ class HubEngine:
 
     name = "hub"
 
-    def __init__(self, settings: HuggingFaceConfig, inner: InnerHosts = NO_HOSTS) -> None:
+    def __init__(
+        self, settings: HuggingFaceConfig, inner: InnerHosts = NO_HOSTS, budgets: Budgets | None = None
+    ) -> None:
         self._token = settings.token.get_secret_value()
         self._cache_dir = settings.cache_dir
-        self._client = HubClient(settings, inner)
+        self._client = HubClient(settings, inner, budgets)
         set_client_factory(lambda: self._client)
 
     def fetch(self, context: Context) -> None:
@@ -116,12 +125,7 @@ def _translated(error: Exception, path: str) -> TransferError:
     if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
         return _translated(error.__cause__, path)
     if isinstance(error, httpx.TransportError):
-        return NetworkError(f"{path}: {type(error).__name__} in huggingface_hub: {_safe(error)}")
+        return NetworkError(f"{path}: {type(error).__name__} in huggingface_hub: {one_line(error)}")
     if isinstance(error, OSError) and error.errno:
         return disk_error(error, path)
-    return EngineError(f"{path}: huggingface_hub does not download it: {_safe(error)}")
-
-
-def _safe(error: Exception) -> str:
-    """Return an error's text in one line, without what follows the `?` of an address."""
-    return re.sub(r"\?\S*", "", " ".join(str(error).split()))[:300]
+    return EngineError(f"{path}: huggingface_hub does not download it: {one_line(error)}")

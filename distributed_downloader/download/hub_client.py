@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
+from distributed_downloader.budget import Budgets
 from distributed_downloader.checks import origin
 from distributed_downloader.connection import proxy_for
 from distributed_downloader.download.answer import check_commit, refuse_compressed
@@ -57,7 +58,7 @@ _ETAG = re.compile(r"""(?:W/)?"?\w[\w.:+=-]{0,199}"?""", re.ASCII)
 @contextmanager
 def serving(context: Context) -> Iterator[None]:
     """Let the client's requests in this thread belong to `context`."""
-    _current.context, _current.depth = context, Depth.PUBLIC
+    _current.context, _current.depth, _current.taken = context, Depth.PUBLIC, None
     try:
         yield
     finally:
@@ -79,8 +80,11 @@ class _Answer:
 class HubClient(httpx.Client):
     """One for all threads and for good: the library closes its client under other threads' downloads."""
 
-    def __init__(self, settings: HuggingFaceConfig, inner: InnerHosts = NO_HOSTS) -> None:
+    def __init__(
+        self, settings: HuggingFaceConfig, inner: InnerHosts = NO_HOSTS, budgets: Budgets | None = None
+    ) -> None:
         self._inner = inner
+        self._budgets = budgets or Budgets()
         self._trusted = trusted_origins(settings)
         self._allow_downgrade = urlsplit(settings.endpoint).scheme == "http"
         hooks: dict[str, list[Callable[..., Any]]] = {
@@ -113,6 +117,8 @@ class HubClient(httpx.Client):
         except httpx.TransportError as error:
             context.cancel.check()
             raise _network_error(error, request) from error
+        finally:
+            self._landed()
         if response.status_code >= 400:
             response.close()
             raise problem(self._answer(response, context), context.task.file.path)
@@ -147,6 +153,10 @@ class HubClient(httpx.Client):
         request.headers["Accept-Encoding"] = "identity"
         if not self.trusts(str(request.url)):
             request.headers.pop("Authorization", None)
+        context: Context | None = getattr(_current, "context", None)
+        if context and self._chosen(str(request.url), context):
+            self._landed()
+            _current.taken = self._budgets.take(str(request.url), _token(request), context.cancel)
 
     def _refuse_downgrade(self, request: httpx.Request) -> None:
         context: Context | None = getattr(_current, "context", None)
@@ -170,14 +180,21 @@ class HubClient(httpx.Client):
             request.extensions = {**request.extensions, "trace": look}
 
     def _learn(self, response: httpx.Response) -> None:
-        """Called for every answer: remember how far in the hub lies."""
+        """Called for every answer: remember how far in the hub lies, and what it still allows."""
         context: Context | None = getattr(_current, "context", None)
         url = str(response.url)
         if context is None or not self._chosen(url, context):
             return
+        self._budgets.learn(url, _token(response.request), response.headers)
+        self._landed()
         line = _socket(response)
         direct = line is not None and not proxy_for(url)
         _current.depth = depth_of(_peer(line)) if line and direct else spelled_depth(url)
+
+    def _landed(self) -> None:
+        """A request has come to its end, with an answer or without."""
+        self._budgets.done(_current.taken)
+        _current.taken = None
 
     def _chosen(self, url: str, context: Context) -> bool:
         """Return whether it is the user who chose the host, and not a hub."""
@@ -239,6 +256,10 @@ class _Stream(httpx.SyncByteStream):
         if self._socket:
             with suppress(OSError):
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+def _token(request: httpx.Request) -> str:
+    return request.headers.get("Authorization", "").removeprefix("Bearer ")
 
 
 def _network_error(error: httpx.TransportError, request: httpx.Request) -> NetworkError:

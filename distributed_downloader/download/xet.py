@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from distributed_downloader import __version__
 from distributed_downloader.download.answer import check_commit, described
 from distributed_downloader.download.engine import Context
+from distributed_downloader.download.rust_threads import rust_threads
 from distributed_downloader.download.watch import Patience
 from distributed_downloader.errors import (
     EngineError,
@@ -30,6 +31,7 @@ from distributed_downloader.errors import (
     StalledError,
     TransferError,
     UnfitError,
+    one_line,
 )
 from distributed_downloader.hub import file_url, problem
 from distributed_downloader.hub.problems import DEFAULT_PAUSE
@@ -57,8 +59,8 @@ _KEPT = 1000
 _NEVER = 1 << 40
 
 _INSTALL = "install hf_xet 1.6 or newer, or use engine http"
-#: Unless the user sets them: no log files in the user's cache, and not a thread for each core and transfer.
-_ENVIRONMENT = {"HF_XET_LOG_DEST": os.devnull, "TOKIO_WORKER_THREADS": "2"}
+#: Threads of hf_xet for each transfer, unless the user says how many.
+_THREADS = 2
 
 
 class XetEngine:
@@ -248,7 +250,8 @@ class _Stream:
             self._stream = group.download_stream(info, span.start, span.end)
         except (OSError, RuntimeError, ValueError) as error:
             raise EngineError(
-                f"{span.path}: hf_xet does not start: {_safe(error)}; can it use its folder (HF_XET_CACHE)?"
+                f"{span.path}: hf_xet does not start: {one_line(error)}; "
+                "can it use its folder (HF_XET_CACHE)?"
             ) from None
 
     def read(self, cancel: Cancel) -> bytes:
@@ -287,8 +290,8 @@ class _Stream:
 def _library() -> ModuleType:
     """Return hf_xet; raises UnfitError if it is not there."""
     if "hf_xet" not in sys.modules:
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        os.environ.setdefault("HF_XET_LOG_DEST", os.devnull)  # no log files in the user's cache
+        os.environ.update(rust_threads(_THREADS))
     try:
         library = importlib.import_module("hf_xet")
     except ImportError as error:
@@ -327,7 +330,7 @@ def _set_by_user(key: str) -> bool:
 
 def _translated(error: Exception, path: str) -> TransferError:
     """Return our error for what the stream raised; the status, if there was one, is only in its text."""
-    text = _safe(error)
+    text = one_line(error)
     found = re.search(r"HTTP status \w+ error \((\d{3})\b", text)
     status = int(found[1]) if found else 0
     if status in (401, 403) or isinstance(error, PermissionError):
@@ -341,8 +344,3 @@ def _translated(error: Exception, path: str) -> TransferError:
     if isinstance(error, OSError):
         return NoAnswerError(f"{path}: hf_xet: {text}")
     return _BrokenError(f"{path}: hf_xet: {text}")
-
-
-def _safe(error: Exception) -> str:
-    """Return an error's text in one line, without what follows the `?` of an address."""
-    return re.sub(r"\?\S*", "", " ".join(str(error).split()))[:300]

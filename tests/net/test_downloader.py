@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -32,7 +31,7 @@ from distributed_downloader.errors import (
     StoppedError,
     TransferError,
 )
-from distributed_downloader.models import Descriptor, DownloadTask, RepoFile, RepoType, Token
+from distributed_downloader.models import Descriptor, DownloadTask, JobSpec, RepoFile, RepoType, Token
 from distributed_downloader.outcome import Outcome
 from tests.hub.faults import Corrupt, ErrorPage, Fault, Gzip, Stall, Status, Truncate, WrongLength
 from tests.hub.sample import ODD_NAMES
@@ -367,11 +366,11 @@ print("huggingface_hub" in sys.modules or "hf_xet" in sys.modules)
 
 def child(spec: str, out: str, path: str, size: int, digest: str) -> None:
     """Download one file, in a process of its own, and say how far it is."""
-    parsed = json.loads(spec)
+    parsed = JobSpec.model_validate_json(spec)
     key = "sha256" if len(digest) == 64 else "git_sha1"
     file = RepoFile.model_validate({"path": path, "size": size, key: digest})
     task = DownloadTask(token=Token(1, 0, 0), spec=parsed, about=Descriptor(file=file))
-    settings = HuggingFaceConfig(endpoint=parsed["endpoint"])
+    settings = HuggingFaceConfig(endpoint=parsed.endpoint)
     config = AppConfig(huggingface=settings, app=AppSection(output_dir=out))
     Downloader(config).run(task, Cancel(), lambda done: print(done, flush=True))
 

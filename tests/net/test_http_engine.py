@@ -228,7 +228,7 @@ def test_silence_before_the_answer_is_a_stall(bench: Bench) -> None:
 
 def test_a_stall_after_much_progress_is_taken_up(bench: Bench) -> None:
     bench.hub.on(Stall(100_000), file="big.bin")
-    fetched = bench.fetch("big.bin", engine=bench.engine(read_timeout=0.2))
+    fetched = bench.fetch("big.bin", engine=bench.engine(read_timeout=0.5))
     assert fetched.error is None
     assert bench.asked("big.bin")[1] == (206, "bytes=100000-")
 

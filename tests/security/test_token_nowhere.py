@@ -16,6 +16,7 @@ from rich.console import Console
 from distributed_downloader.config import ConfigManager, RedisConfig
 from distributed_downloader.demo import Demo
 from distributed_downloader.download.engine import Engine
+from distributed_downloader.download.hf_transfer import HfTransferEngine
 from distributed_downloader.download.hub import HubEngine
 from distributed_downloader.download.xet import XetEngine
 from distributed_downloader.errors import NetworkError, RedisUnavailableError
@@ -77,6 +78,10 @@ def hub_engine(bench: Bench) -> Engine:
     return HubEngine(bench.settings(token=TOKEN))
 
 
+def hf_transfer_engine(bench: Bench) -> Engine:
+    return HfTransferEngine(HttpClient(bench.settings(token=TOKEN)))
+
+
 def xet_engine(bench: Bench) -> Engine:
     settings = bench.settings(token=TOKEN)
     return XetEngine(settings, HttpClient(settings), QUICK)
@@ -104,7 +109,7 @@ def bench(tmp_path: Path, source: Path, hub: FaultyHub) -> Bench:
 
 
 @pytest.mark.parametrize("faults", FAULTS)
-@pytest.mark.parametrize("make", [http_engine, hub_engine])
+@pytest.mark.parametrize("make", [http_engine, hub_engine, hf_transfer_engine])
 def test_an_engine_tells_nobody(
     bench: Bench, hub: FaultyHub, make: Callable[[Bench], Engine], faults: str, everything: Callable[[], str]
 ) -> None:
@@ -169,7 +174,7 @@ def test_tls_that_fails_tells_nobody(
         assert hub.log.records() == []
 
 
-@pytest.mark.parametrize("make", [http_engine, hub_engine])
+@pytest.mark.parametrize("make", [http_engine, hub_engine, hf_transfer_engine])
 def test_no_other_host_is_shown_it(
     bench: Bench, hub: FaultyHub, stranger: FaultyHub, make: Callable[[Bench], Engine]
 ) -> None:
