@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Mapping
@@ -20,7 +21,12 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks at what is due: housekeeping of the queue, the lease, what `status` shows.
 _PULSE = 1.0
-#: The same for the progress of parts; and when nothing else is left to claim, so that tails are shared well.
+#: Workers that offer to do the queue's housekeeping in a second, on average: one of them will do it.
+_HOUSEKEEPERS = 4
+#: Leases for which a report counts that says what the one before said.
+_LONGEST_REPORT = 10
+#: Seconds between two looks at the progress of parts; and when nothing else is left to claim, so that tails
+#: are shared well.
 _PARTS_PULSE, _TAIL_PULSE = 0.5, 0.25
 
 
@@ -67,10 +73,14 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._strangers: set[str] = set()
         self._last_report: WorkerStatus | None = None
+        self._reported_at = 0.0
         self._seen = ("", "")
+        self._workers = 1
         self._pulsed_at = 0.0
         #: Retries that wait for this host, because their first bytes lie here.
         self.parked = 0
+        #: Whether parts are in somebody's hands, whose tails an idle slot may take.
+        self.tails = False
         #: time.monotonic() of the last good beat.
         self.last_beat = 0.0
         #: Whether nothing was left to claim when the progress of parts was last reported.
@@ -89,8 +99,9 @@ class Heartbeat:
     def register(self) -> None:
         """Enter the worker in the fleet, under the name that it has now."""
         status = self._owner.describe()
-        self._redis.register(status)
+        self._workers = self._redis.register(status)
         self._seen = (status.folder, status.nas)
+        self._last_report, self._reported_at = status, time.monotonic()
         self._strangers = set()
         self.last_beat = time.monotonic()
 
@@ -129,15 +140,28 @@ class Heartbeat:
 
     def _pulse(self) -> None:
         status = self._owner.describe()
-        due = time.monotonic() - self.last_beat >= self._redis.limits.lease / 3
-        if due and not self._beat(status):
+        if self._is_due and not self._beat(status):
             return
         if (status.folder, status.nas) != self._seen:
             self.register()  # what the worker sees has changed, and others split files by it
-        if due or status.transfers or status != self._last_report:
+        if status.transfers or status != self._last_report or self._report_is_old:
             self._redis.report(status)
-            self._last_report = status
-        self._redis.tick()
+            self._last_report, self._reported_at = status, time.monotonic()
+        if random.random() * self._workers < _HOUSEKEEPERS:
+            self._redis.tick()
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether to beat; with nothing in hand, it is time enough just before it is not `fresh` any more."""
+        lease = self._redis.limits.lease
+        idle = not self._strangers and not self._owner.holds()
+        period = max(lease / 3, lease / 2 - _PULSE) if idle else lease / 3
+        return time.monotonic() - self.last_beat >= period
+
+    @property
+    def _report_is_old(self) -> bool:
+        """Whether to say again what was reported: a Redis may have lost it, and nobody noticed."""
+        return time.monotonic() - self._reported_at >= _LONGEST_REPORT * self._redis.limits.lease
 
     def _say_parts(self) -> float:
         """Report the parts; what goes wrong with that must not cost the lease."""
@@ -168,10 +192,13 @@ class Heartbeat:
                 self._say_why(status.id)
                 self._owner.declared_dead()
                 self.register()
+                self._redis.unblock()  # a claim under the old name is one for others
             return False
         self.last_beat = asked
         self._owner.beaten(asked_at)
-        self.parked = beat.parked
+        self.parked, self.tails, self._workers = beat.parked, beat.tails, beat.workers
+        if beat.parked or beat.tails:
+            self._redis.unblock()  # the claim of an idle worker waits for long, and for neither of these
         self._reconcile(status.id, beat)
         return True
 

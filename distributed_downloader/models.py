@@ -6,6 +6,7 @@ import enum
 import hashlib
 import json
 import re
+from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -22,6 +23,9 @@ Commit = GitSha1
 RepoId = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95})?$")
 ]
+
+
+_TOKEN = re.compile(r"\d{1,16}\.\d{1,16}\.\d{1,16}", re.ASCII)
 
 
 class RepoType(str, enum.Enum):
@@ -86,6 +90,12 @@ class RepoFile(Model):
         return f"{self.size}\t{self.sha256 or self.git_sha1 or ''}\t{self.path}{clash}"
 
 
+def _file(size: str, digest: str, path: str, *, clash: bool = False) -> dict[str, object]:
+    """Return what a RepoFile is validated from."""
+    key = "sha256" if len(digest) == 64 else "git_sha1"
+    return {"path": plain(path), "size": number(size), key: digest or None, "clash": clash}
+
+
 class Part(Model):
     """A byte range of a split file; `seal` is the task that waits for it."""
 
@@ -115,12 +125,13 @@ class Descriptor(Model):
     def from_line(cls, line: str) -> Descriptor:
         """Parse a descriptor; raises ValueError (pydantic's included) for anything else."""
         size, digest, path, *words = line.split("\t")
+        if not words:  # nearly all are such, and this is quicker
+            return cls.model_validate({"file": _file(size, digest, path)})
         pairs = [word.partition("=")[::2] for word in words]
         extra = dict(pairs)
         if len(extra) < len(pairs) or not extra.keys() <= {"clash", "part", "seal", "place"}:
             raise ValueError(f"unknown words in a descriptor: {words!a}")
-        key = "sha256" if len(digest) == 64 else "git_sha1"
-        file = {"path": plain(path), "size": number(size), key: digest or None, "clash": "clash" in extra}
+        file = _file(size, digest, path, clash="clash" in extra)
         part = None
         if "part" in extra:
             start, length = extra["part"].split("+")
@@ -192,22 +203,27 @@ class Token(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Token:
         """Parse a token; raises RefusedError for anything else."""
-        if not re.fullmatch(r"\d{1,16}\.\d{1,16}\.\d{1,16}", text, re.ASCII):
+        if not _TOKEN.fullmatch(text):
             raise RefusedError(f"{text[:80]!a} in Redis is not a task token; something else writes there")
         return cls(*map(int, text.split(".")))
 
 
-class DownloadTask(Model):
-    """One claimed task: the unit that a worker's slot runs."""
+@dataclass(frozen=True, slots=True)
+class DownloadTask:
+    """One claimed task: the unit that a worker's slot runs; its pieces are validated already."""
 
     token: Token
     spec: JobSpec
     about: Descriptor
     #: Failures so far, and those because of a host that was away.
-    tries: int = Field(default=0, ge=0)
-    away: int = Field(default=0, ge=0)
+    tries: int = 0
+    away: int = 0
     #: Seconds to wait before asking the hub, because it told some worker to pause.
-    hold: float = Field(default=0, ge=0)
+    hold: float = 0
+
+    def __post_init__(self) -> None:
+        if min(self.tries, self.away, self.hold) < 0:
+            raise ValueError("tries and pauses cannot be negative")
 
     @property
     def file(self) -> RepoFile:
@@ -329,18 +345,3 @@ class JobStatus(Model):
     def files_done(self) -> int:
         """How many of them are complete."""
         return self.done - self.parts_done
-
-
-class QueueStatus(Model):
-    """The whole queue in counters."""
-
-    ready: int
-    delayed: int
-    parked: int
-    workers: int
-    slots: int
-    #: Whether Redis takes nothing new, for its memory is full.
-    full: bool = False
-    #: Seconds that are left of the pauses that hubs asked for, by endpoint.
-    pauses: dict[str, float] = {}
-    jobs: dict[str, int]

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Protocol
 
 from distributed_downloader.cancel import Cancel
+from distributed_downloader.completions import deliver
 from distributed_downloader.config import NASConfig
 from distributed_downloader.errors import (
     CorruptError,
     MissingError,
     PlaceError,
     PlaceUnseenError,
-    RedisUnavailableError,
     RefusedError,
     StoppedError,
     TransferError,
@@ -36,8 +36,6 @@ log = logging.getLogger(__name__)
 
 #: Seconds without a byte after which we say so, and after which others may have the file.
 _SILENT, _GIVEN_UP = 60.0, 300.0
-#: Seconds between two attempts to report while Redis is away.
-_REPORT_AGAIN = 1.0
 
 
 class Deliveries(Protocol):
@@ -253,12 +251,5 @@ class Copiers:
         return isinstance(error, (PlaceError, RefusedError, CorruptError, TransientError))
 
     def _tell(self, report: Callable[[], object]) -> None:
-        """Repeat a report until Redis took it, or we are stopped: then it is found out again."""
-        while True:
-            try:
-                report()
-                return self._outage.over()
-            except RedisUnavailableError as error:
-                self._outage.note(error)
-                if self._cancel.wait(_REPORT_AGAIN):
-                    return None
+        """Report; where we are stopped before Redis takes it, it is found out again."""
+        deliver(report, self._cancel, self._outage)

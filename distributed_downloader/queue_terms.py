@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from distributed_downloader.models import Descriptor, JobSpec, JobState, Token
+from pydantic import Field
+
+from distributed_downloader.models import Descriptor, JobSpec, JobState, Model, Token
 from distributed_downloader.outcome import Range
 
 
@@ -34,6 +37,8 @@ class Limits:
     parts: int = 2048
     #: The longest pause that a worker keeps at one go, whoever asked for it.
     hold: float = 3600.0
+    #: Most bytes of a file that a busy worker claims ahead: a quarter of a second on a slow line.
+    small: int = 256 * 1024
     #: Least bytes of a tail that are worth a connection of their own.
     least_tail: int = 64 * 1024
 
@@ -55,6 +60,28 @@ class Beat:
     tokens: dict[str, JobState | None]
     #: Retries whose partial bytes lie on the worker's host.
     parked: int
+    #: Workers that live.
+    workers: int
+    #: Whether parts are in workers' hands: who is idle may take a tail.
+    tails: bool
+
+
+class Done(NamedTuple):
+    """A report that a task is done."""
+
+    token: str
+    size: int
+    #: See outcome.Finished.
+    written: bool = True
+    #: Of a part, what `progress` last told of it; None if it has not.
+    length: int | None = None
+    #: See outcome.Finished.
+    owes: str = ""
+
+    def words(self) -> tuple[str | int, ...]:
+        """Return it as lua/complete.lua wants it."""
+        told = "" if self.length is None else self.length
+        return (self.token, self.size, int(self.written), told, self.owes)
 
 
 class Settled(enum.Enum):
@@ -139,3 +166,18 @@ class Verdict(enum.Enum):
     STALE = 0
     RETRY = 1
     BURIED = 2
+
+
+class QueueStatus(Model):
+    """The whole queue in counters."""
+
+    ready: int
+    delayed: int
+    parked: int
+    workers: int
+    slots: int
+    #: Whether Redis takes nothing new, for its memory is full.
+    full: bool = False
+    #: Seconds that are left of the pauses that hubs asked for, by endpoint.
+    pauses: Mapping[str, float] = Field(default_factory=dict)
+    jobs: dict[str, int]

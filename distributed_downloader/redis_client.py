@@ -7,22 +7,12 @@ time. All raise RedisUnavailableError when Redis does not answer or refuses us, 
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from distributed_downloader.errors import ConflictError, RefusedError, UnknownJobError
-from distributed_downloader.models import (
-    Descriptor,
-    DownloadTask,
-    Failure,
-    JobSpec,
-    JobState,
-    RepoFile,
-    Token,
-    WorkerStatus,
-)
-from distributed_downloader.queue_terms import Beat, Limits, Settled, Verdict
+from distributed_downloader.errors import ConflictError, UnknownJobError
+from distributed_downloader.models import DownloadTask, Failure, JobSpec, JobState, RepoFile, WorkerStatus
+from distributed_downloader.queue_terms import Beat, Done, Limits, Settled, Verdict
 from distributed_downloader.redis_claim import BlockingClaim
 from distributed_downloader.redis_connection import (
     Scripts,
@@ -31,13 +21,14 @@ from distributed_downloader.redis_connection import (
     connect,
     translated,
 )
+from distributed_downloader.redis_tasks import read_task
 
 if TYPE_CHECKING:
     import redis
 
     from distributed_downloader.config import RedisConfig
 
-__all__ = ["Beat", "Limits", "RedisClient", "Settled", "Verdict"]
+__all__ = ["Beat", "Done", "Limits", "RedisClient", "Settled", "Verdict"]
 
 
 class RedisClient:
@@ -161,10 +152,10 @@ class RedisClient:
 
     # -- the worker's part ------------------------------------------------------------------------
 
-    def register(self, worker: WorkerStatus) -> None:
+    def register(self, worker: WorkerStatus) -> int:
         """Join the fleet under a lease; tasks that an earlier process of that name held are recovered.
 
-        Raises ConflictError while another process of that name is alive.
+        Returns how many workers there are. Raises ConflictError while another process of that name is alive.
         """
         limits = self.limits
         incarnation = f"{worker.host}:{worker.pid}:{worker.started_at}"
@@ -172,12 +163,13 @@ class RedisClient:
         folders = (worker.folder or "-", worker.nas or "-")
         while (answer := self.scripts.run("register", *args, *limits.window, *folders)) == "again":
             pass
-        if answer != "ok":
+        if not isinstance(answer, int):
             raise ConflictError(
                 f"the worker id {worker.id} is in use (host:pid:start {answer}): choose another --worker-id, "
                 f"or wait {limits.lease:.0f} s if that process is dead"
             )
         self.report(worker)
+        return answer
 
     def beat(self, worker_id: str, host: str) -> Beat | None:
         """Extend the lease; None if it was over and the worker's tasks are others' now."""
@@ -185,8 +177,9 @@ class RedisClient:
         if answer is None:
             return None
         states = {state.value: state for state in JobState}
-        tokens = {token: states.get(state) for token, state in zip(answer[1::2], answer[2::2], strict=True)}
-        return Beat(tokens, int(answer[0]))
+        parked, workers, tails, *held = answer
+        tokens = {token: states.get(state) for token, state in zip(held[::2], held[1::2], strict=True)}
+        return Beat(tokens, int(parked), int(workers), int(tails) > 0)
 
     def has_lost(self, worker_id: str) -> bool:
         """Return whether Redis knows nothing of a worker that did not leave: it lost that, and maybe all."""
@@ -194,10 +187,11 @@ class RedisClient:
             return self.commands.zscore(self.key("dead"), worker_id) is None
 
     def report(self, worker: WorkerStatus) -> None:
-        """Say what the worker is doing, for `status`; nothing depends on it."""
+        """Say what the worker is doing, for `status`, which lasts while it beats; nothing depends on it."""
         with translated(self.address):
             kept = _ms(3 * self.limits.lease)
-            self.commands.set(self.key(f"worker:{worker.id}"), worker.model_dump_json(), px=kept)
+            words = worker.model_dump_json(exclude_defaults=True)  # `status` reads those of a whole fleet
+            self.commands.set(self.key(f"worker:{worker.id}"), words, px=kept)
 
     def claim(self, worker_id: str, timeout: float) -> str | None:
         """Wait up to `timeout` seconds for a token: BRPOPLPUSH ready -> the worker's own list.
@@ -218,48 +212,36 @@ class RedisClient:
         What cannot be read fails for good, with a reason.
         """
         answer = self.scripts.run("begin", worker_id, token)
-        if answer is None:
-            return None
-        line, spec, tries, hold, away = answer
-        try:
-            return DownloadTask(
-                token=Token.parse(token),
-                spec=JobSpec.model_validate_json(spec),
-                about=Descriptor.from_line(line),
-                tries=int(tries),
-                away=int(away),
-                hold=min(int(hold) / 1000, self.limits.hold),
-            )
-        except (ValueError, RefusedError) as error:
-            path = "\t".join(line.split("\t", 3)[2:3])[:4096].encode("utf-8", "replace").decode() or "?"
-            reason = f"this entry in Redis cannot be read; `forget` the job and submit it again: {error}"
-            failure = Failure(path=path, error=reason[:500], host="", tries=int(tries), at=time.time())
-            self.fail(worker_id, token, failure, None)
-            return None
+        return None if answer is None else self._task(worker_id, token, answer)
+
+    def more(self, worker_id: str, most: int) -> list[DownloadTask]:
+        """Claim and begin up to `most` small files that lie ready, without waiting, for a busy worker.
+
+        None where something else is next. Tokens whose reply is lost stay in the list, and `beat` shows them.
+        """
+        tasks, spec = [], ""
+        for token, line, text, *rest in self.scripts.run("more", worker_id, most, self.limits.small):
+            spec = spec if text == "=" else text
+            if task := self._task(worker_id, token, [line, spec, *rest]):
+                tasks.append(task)
+        return tasks
+
+    def _task(self, worker_id: str, token: str, answer: list[Any]) -> DownloadTask | None:
+        found = read_task(token, answer, self.limits.hold)
+        if isinstance(found, DownloadTask):
+            return found
+        self.fail(worker_id, token, found, None)
+        return None
 
     def home(self, worker_id: str, host: str) -> str | None:
         """Take a retry whose partial bytes lie on this host: a token for `begin`, or None."""
         token = self.scripts.run("home", worker_id, host, self.limits.batch)
         return None if token is None else str(token)
 
-    def complete(
-        self,
-        worker_id: str,
-        token: str,
-        size: int,
-        host: str,
-        *,
-        written: bool = True,
-        length: int | None = None,
-        owes: str = "",
-    ) -> Settled:
-        """Count a task as done; its file lies on `host`. For `written` and `owes` see outcome.Finished.
-
-        Of a part, `length` is what `progress` last told of it, None if it has not.
-        """
-        told = "" if length is None else length
-        args = (worker_id, token, size, host, int(written), told, owes)
-        return Settled(self.scripts.run("complete", *args))
+    def complete_all(self, worker_id: str, host: str, done: Sequence[Done]) -> list[Settled]:
+        """Count tasks as done, each by itself: where one report is stale, the others count."""
+        words = (word for each in done for word in each.words())
+        return [Settled(answer) for answer in self.scripts.run("complete", worker_id, host, *words)]
 
     def fail(
         self,

@@ -7,12 +7,12 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.connection import HiredisRespSerializer
 from redis.retry import Retry
 
 from distributed_downloader.config.sentinels import (
@@ -24,6 +24,7 @@ from distributed_downloader.config.sentinels import (
 from distributed_downloader.errors import ConfigError, RedisCutOffError, RedisFullError, RedisUnavailableError
 from distributed_downloader.redis_advice import code_of, explain
 from distributed_downloader.redis_greeting import greet
+from distributed_downloader.redis_lua import lua_sources
 from distributed_downloader.redis_mend import MendingRedis
 from distributed_downloader.redis_sentinel import (
     Sentinels,
@@ -47,8 +48,6 @@ _OLDEST_SERVER = (6, 0)
 #: What a script or command answers: Redis has types, redis-py's signatures have none to rely on.
 Answer: TypeAlias = Any
 
-_LUA = Path(__file__).parent / "lua"
-
 
 def connect(config: RedisConfig) -> redis.Redis:
     """Return a client for short calls: retried, given up within seconds, safe for threads."""
@@ -67,6 +66,22 @@ def connect_to_block(config: RedisConfig, seconds: float) -> redis.Redis:
     return _closing(MendingRedis(connection_pool=pool, single_connection_client=True))
 
 
+class _Packer(HiredisRespSerializer):
+    """Writes commands as hiredis does, which takes no bytes that are no text: those it gets as bytes."""
+
+    def pack(self, *args: Any) -> Any:  # noqa: ANN401 as the library has it
+        """Return a command as it goes over the line."""
+        try:
+            return super().pack(*args)
+        except UnicodeEncodeError:
+            words: Any = map(_as_bytes, args)
+            return super().pack(*words)
+
+
+def _as_bytes(word: object) -> object:
+    return word.encode("utf-8", "surrogateescape") if isinstance(word, str) else word
+
+
 def _closing(client: redis.Redis) -> redis.Redis:
     """Let a client close its connections when it is closed, and not when they are forgotten."""
     client.auto_close_connection_pool = True
@@ -79,6 +94,7 @@ def _pool(config: RedisConfig, options: dict[str, Any]) -> redis.ConnectionPool:
     options |= {
         "decode_responses": True,
         "encoding_errors": "surrogateescape",  # bytes that are no text come back as they were
+        "command_packer": _Packer(),
         "protocol": 2,
         "socket_connect_timeout": _CONNECT_SECONDS,
         "username": config.username or None,
@@ -205,14 +221,6 @@ def translated(address: str) -> Iterator[None]:
         kind = RedisFullError if code_of(error) == "OOM" else RedisUnavailableError
         kind = RedisCutOffError if isinstance(error, CutOffError) else kind
         raise kind(f"Redis at {address} {explain(error, address)}") from error
-
-
-@cache
-def lua_sources() -> Mapping[str, str]:
-    """Return the script of each transition by its name, ready to be loaded."""
-    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(_LUA.glob("*.lua"))}
-    shared = "".join(text for name, text in texts.items() if name.startswith("_"))
-    return {name: shared + text for name, text in texts.items() if not name.startswith("_")}
 
 
 class Scripts:

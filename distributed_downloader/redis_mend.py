@@ -15,11 +15,11 @@ log = logging.getLogger(__name__)
 
 #: The types that docs/queue.md gives the keys, without their namespace.
 _TYPES = (
-    ("string", r"next_job|vclock|window|tick|search|worker:.*|hold:.*|job:\d+:(done|where)"),
+    ("string", r"next_job|vclock|window|tick|search|sharing|worker:.*|hold:.*|job:\d+:(done|where)"),
     ("list", r"ready|poison|active:.*|job:\d+:pending"),
     ("set", r"parked"),
-    ("zset", r"jobs|fair|asleep|delayed|tails|workers|dead|ended|(place|parked|owed):.*"),
-    ("hash", r"names|identities|progress|splitting|folders|fleet"),
+    ("zset", r"jobs|fair|asleep|delayed|tails|workers|dead|ended|budgets|(place|parked|owed):.*"),
+    ("hash", r"names|identities|progress|splitting|folders|fleet|bandwidth|shares|(budget|out):.*"),
     ("hash", r"job:\d+(:(tasks|held|seals|sealer|records|blind|hosts|failed|tries|home|why))?"),
 )
 _MATCH = [(kind, re.compile(names, re.ASCII | re.DOTALL)) for kind, names in _TYPES]

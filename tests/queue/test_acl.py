@@ -14,7 +14,7 @@ from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_connection import translated
 from distributed_downloader.redis_view import RedisView
 from tests import access
-from tests.queue.base import status_of
+from tests.queue.base import complete, status_of
 from tests.queue.steps import NS, a_job, a_worker
 from tests.queue.test_connection import everything_once
 from tests.servers import Binary, Server
@@ -63,11 +63,12 @@ def litter_and_all(client: RedisClient) -> None:
     client.commands.rpush(f"{NS}ready", "litter")
     a_worker(client, "w2", host="h2")
     job = a_job(client, 3)
+    client.more("w2", 1)
     while token := client.claim("w2", 0):
         client.begin("w2", token)
     held = client.beat("w2", "h2")
     assert held
-    client.complete("w2", min(held.tokens), 0, "h2")
+    complete(client, "w2", min(held.tokens), 0, "h2")
     assert [file.host for file in RedisView(client).files(job)].count("h2") == 1
     client.commands.set(f"{NS}asleep", "overwritten")
     client.register(status_of("w3", 2, "h3"))

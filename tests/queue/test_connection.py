@@ -16,12 +16,12 @@ from distributed_downloader.errors import ConfigError, RedisUnavailableError
 from distributed_downloader.models import Token
 from distributed_downloader.queue_terms import Blind
 from distributed_downloader.redis_client import Limits, RedisClient, Settled, Verdict
-from distributed_downloader.redis_connection import lua_sources
 from distributed_downloader.redis_deliveries import RedisDeliveries
+from distributed_downloader.redis_lua import lua_sources
 from distributed_downloader.redis_parts import RedisParts
 from distributed_downloader.redis_view import RedisView
 from tests.hub.tls import Certificate, self_signed
-from tests.queue.base import spec_of, status_of
+from tests.queue.base import complete, spec_of, status_of
 from tests.queue.relay import Relay
 from tests.queue.steps import NS, a_job, a_split_job, a_worker, about, failure, files, take
 from tests.servers import Binary, Server, free_port
@@ -48,7 +48,7 @@ def everything_once(client: RedisClient) -> None:
     client.beat("w1", "h1")
     client.report(status_of("w1", 1))
     done, failed, parked, back, _ = (str(take(client).token) for _ in range(5))
-    assert client.complete("w1", done, 0, "h1") is Settled.DONE
+    assert complete(client, "w1", done, 0, "h1") is Settled.DONE
     assert client.fail("w1", failed, failure(), None) is Verdict.BURIED
     client.fail("w1", parked, failure(), 0, parked_for=60)
     client.release("w1", [back])
@@ -82,12 +82,12 @@ def everything_of_parts_once(client: RedisClient) -> None:
     again = str(take(client).token)
     tail = parts.steal("w1", 0)
     assert tail.token
-    assert client.complete("w1", first, 0, "h1") is Settled.SEALER
+    assert complete(client, "w1", first, 0, "h1") is Settled.SEALER
     for token in (again, tail.token):
-        assert client.complete("w1", token, 0, "h1") in (Settled.DONE, Settled.SEALER)
+        assert complete(client, "w1", token, 0, "h1") in (Settled.DONE, Settled.SEALER)
     found = parts.of_file("w1", job, 0, 0)
     assert found
-    assert client.complete("w1", found.token, 0, "h1", owes="ab12 /data") is Settled.DONE
+    assert complete(client, "w1", found.token, 0, "h1", owes="ab12 /data") is Settled.DONE
     assert deliveries.folders() == {"ab12": "/data"}
     (owed,) = deliveries.take_owed("ab12", 5, 60, ended_only=True)
     deliveries.keep_owed("ab12", [owed.token], 60)
@@ -246,7 +246,7 @@ def test_a_restart_is_survived_with_everything_that_was_written(binary: Binary) 
         beat = client.beat("w1", "h1")
         assert beat
         assert list(beat.tokens) == [token]
-        assert client.complete("w1", token, 0, "h1") is Settled.DONE
+        assert complete(client, "w1", token, 0, "h1") is Settled.DONE
         assert take(client).token.task == 1
 
 
@@ -281,7 +281,7 @@ def test_scripts_are_loaded_again_when_redis_lost_them(client: RedisClient, redi
     redis.script_flush()
     assert client.begin("w1", str(token))
     redis.script_flush()
-    assert client.complete("w1", str(token), 0, "h1") is Settled.DONE
+    assert complete(client, "w1", str(token), 0, "h1") is Settled.DONE
 
 
 def test_calls_whose_reply_is_lost_are_sent_again_and_count_once(
@@ -305,7 +305,7 @@ def test_calls_whose_reply_is_lost_are_sent_again_and_count_once(
         one, two, three = (str(client.claim("w1", 1)) for _ in range(3))
         task = lossy().begin("w1", one)
         assert task
-        assert lossy().complete("w1", one, 0, "h1") is Settled.ALREADY_DONE
+        assert complete(lossy(), "w1", one, 0, "h1") is Settled.ALREADY_DONE
         assert lossy().fail("w1", two, failure(), 60.0) is Verdict.STALE
         assert lossy().release("w1", [three]) == 0
         assert lossy().control("pause", 1)

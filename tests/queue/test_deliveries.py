@@ -14,7 +14,7 @@ from distributed_downloader.queue_terms import Owed, Redo
 from distributed_downloader.redis_client import Limits, RedisClient
 from distributed_downloader.redis_deliveries import RedisDeliveries
 from distributed_downloader.redis_view import RedisView
-from tests.queue.base import spec_of
+from tests.queue.base import complete, spec_of
 from tests.queue.invariants import check
 from tests.queue.invariants import take as snapshot
 from tests.queue.steps import (
@@ -60,7 +60,7 @@ def finished(
     job = a_job(client, n, spec=spec)
     for _ in range(n - (not all_of)):
         task = take(client)
-        client.complete("w1", str(task.token), task.about.size, "h1", owes=owes)
+        complete(client, "w1", str(task.token), task.about.size, "h1", owes=owes)
     return job
 
 
@@ -154,7 +154,7 @@ def test_copies_may_wait_for_the_whole_job(client: RedisClient, deliveries: Redi
     job = finished(client, all_of=False)
     assert take_owed(deliveries, ended_only=True) == []
     task = take(client)
-    client.complete("w1", str(task.token), task.about.size, "h1", owes=OWES)
+    complete(client, "w1", str(task.token), task.about.size, "h1", owes=OWES)
     clock(client, START + 60_000)
     assert sorted(take_owed(deliveries, ended_only=True)) == [0, 1, 2]
     assert about(client, job)["state"] == "delivering"
@@ -198,7 +198,7 @@ def test_a_retry_after_a_failure_ends_in_delivering(client: RedisClient, deliver
     client.fail("w1", str(take(client).token), failure(), None)
     deliveries.delivered("ab12", owed_token(client, "ab12", job, 0))
     client.control("retry", job)
-    client.complete("w1", str(take(client).token), 2, "h1", owes="cd34 /other")
+    complete(client, "w1", str(take(client).token), 2, "h1", owes="cd34 /other")
     found = about(client, job)
     assert (found["state"], found["owed"], found["delivered"]) == ("delivering", "2", "1")
     assert deliveries.folders() == {"ab12": "/data of all", "cd34": "/other"}
@@ -211,7 +211,7 @@ def test_a_job_whose_listing_goes_on_does_not_end_with_its_deliveries(
     client: RedisClient, deliveries: RedisDeliveries
 ) -> None:
     job = a_job(client, 1, seal=False)
-    client.complete("w1", str(take(client).token), 0, "h1", owes=OWES)
+    complete(client, "w1", str(take(client).token), 0, "h1", owes=OWES)
     assert about(client, job)["state"] == "running"
     deliveries.delivered("ab12", owed_token(client, "ab12", job, 0))
     assert about(client, job)["state"] == "running"
@@ -234,7 +234,7 @@ def again(client: RedisClient, now: int = START + 2000) -> None:
     client.beat("w1", "h1")
     client.tick()
     task = take(client)
-    client.complete("w1", str(task.token), task.about.size, "h1", owes=OWES)
+    complete(client, "w1", str(task.token), task.about.size, "h1", owes=OWES)
 
 
 def counted(client: RedisClient, job: int) -> tuple[str, ...]:
@@ -281,10 +281,10 @@ def test_a_damaged_file_in_parts_comes_back_as_its_seal(
 ) -> None:
     job, parts = a_split_job(client)
     for part in parts:
-        client.complete("w1", str(part.token), part.about.size, "h1")
+        complete(client, "w1", str(part.token), part.about.size, "h1")
     client.claim("w1", 0.01)
     assert client.begin("w1", seal_of(client, job))
-    client.complete("w1", seal_of(client, job), 0, "h1", owes=OWES)
+    complete(client, "w1", seal_of(client, job), 0, "h1", owes=OWES)
     done = ("delivering", "3", "0", "1", "100000000")
     assert counted(client, job) == done
     assert redo(client, deliveries, job) is Redo.AGAIN
@@ -314,7 +314,7 @@ def test_a_damaged_file_of_a_job_that_is_not_downloaded(
     client.control("resume", job)
     for _ in range(1 if state == "failed" else 2):
         task = take(client)
-        client.complete("w1", str(task.token), task.about.size, "h1", owes=OWES)
+        complete(client, "w1", str(task.token), task.about.size, "h1", owes=OWES)
     assert about(client, job)["state"] == ("failed" if state == "failed" else "delivering")
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis as redis_py
 
 from distributed_downloader.errors import RedisFullError
 from distributed_downloader.models import JobState, TaskStatus
-from distributed_downloader.redis_client import Limits, RedisClient
+from distributed_downloader.redis_client import Done, Limits, RedisClient, Settled
 from distributed_downloader.redis_view import RedisView
+from tests.queue.base import complete
 from tests.queue.steps import a_job, a_worker, failure, take
 from tests.servers import Server
 
@@ -28,7 +30,7 @@ def job(client: RedisClient, redis: redis_py.Redis) -> Iterator[int]:
     job = a_job(client, 5)
     a_worker(client)
     done, delayed, failed, _ = (str(take(client).token) for _ in range(4))
-    client.complete("w1", done, 0, "h1")
+    complete(client, "w1", done, 0, "h1")
     client.fail("w1", delayed, failure(), 60)
     client.fail("w1", failed, failure(), None)
     redis.config_set("maxmemory", 1)
@@ -68,6 +70,26 @@ def test_it_is_said_that_it_is_full(client: RedisClient, redis: redis_py.Redis, 
     assert view.queue().full
     redis.config_set("maxmemory", 0)
     assert not view.queue().full
+
+
+def test_what_is_done_is_counted_all_the_same(client: RedisClient, job: int) -> None:
+    """What comes first takes a token out of a list, and a script that has written may go on."""
+    view = RedisView(client)
+    held: Any = client.commands.lrange(client.key("active:w1"), 0, -1)
+    (token,) = held
+    done = [Done(f"{job}.4.1", 4), Done(token, 3), Done(token, 3)]
+    answers = client.complete_all("w1", "h1", done)
+    assert answers == [Settled.STALE, Settled.DONE, Settled.ALREADY_DONE]
+    assert (view.job(job).done, view.job(job).active) == (2, 0)
+
+
+def test_nobody_loses_a_lease_to_that(client: RedisClient, job: int) -> None:
+    def ends() -> float:
+        return float(str(client.commands.zscore(client.key("workers"), "w1")))
+
+    client.scripts.now = now = int(ends()) - 1
+    assert client.beat("w1", "h1")
+    assert ends() == now + client.limits.lease * 1000
 
 
 @pytest.mark.parametrize("verb", ["pause", "cancel"])

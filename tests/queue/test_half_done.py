@@ -13,13 +13,15 @@ from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_parts import RedisParts
 from distributed_downloader.redis_view import RedisView
 from distributed_downloader.redis_waiting import RedisWaiting
-from tests.queue.base import spec_of, status_of
+from tests.e2e.fleet import until
+from tests.queue.base import complete, spec_of, status_of
+from tests.queue.steps import a_job, a_worker
 
 SIZE = 10
 SHARED = ("ready", "fair", "delayed", "tails", "progress", "splitting", "folders", "owed:ab12")
 REPORTS: dict[str, Callable[[RedisClient, str], object]] = {
-    "complete": lambda client, token: client.complete("w", token, SIZE, "h1"),
-    "complete and owe": lambda client, token: client.complete("w", token, SIZE, "h1", owes="ab12 /data"),
+    "complete": lambda client, token: complete(client, "w", token, SIZE, "h1"),
+    "complete and owe": lambda client, token: complete(client, "w", token, SIZE, "h1", owes="ab12 /data"),
     "fail": lambda client, token: client.fail(
         "w", token, Failure(path="f", error="e", host="h1", tries=1, at=0), 0.0
     ),
@@ -56,7 +58,7 @@ def test_a_report_that_met_a_wrong_type_counts_once(
         client.tick()
         if again := client.claim("v", 0.05):
             assert client.begin("v", again)
-            client.complete("v", again, SIZE, "h1")
+            complete(client, "v", again, SIZE, "h1")
     found = RedisView(client).job(job)
     assert (found.done, found.pending + found.active + found.delayed, found.failed) == (1, 0, 0)
     owes = report == "complete and owe"
@@ -95,3 +97,26 @@ def test_a_next_try_without_a_time_does_not_break_the_looking(
     redis.zadd(client.key("delayed"), {f"{job}.0.99": "inf", token: 1e300})
     assert all(shown.seconds >= 0 for _, shown in RedisWaiting(client).soon([job], 5))
     assert [*RedisView(client).files(job)]
+
+
+@pytest.mark.parametrize("key", ["", ":pending"])
+@pytest.mark.parametrize("slots", [1, 16])
+def test_another_jobs_broken_key_does_not_keep_a_job_from_ending(
+    client: RedisClient, redis: redis_py.Redis, key: str, slots: int
+) -> None:
+    """The feed serves both in one go, and writes down at its end what it has moved."""
+    a_worker(client, "w", slots=slots)
+    job, other = (a_job(client, 60, spec=spec_of(number)) for number in (1, 2))
+    broken = f"{client.key('job:')}{other}{key}"
+    redis.delete(broken)
+    redis.set(broken, "x")
+
+    def done() -> bool:
+        client.tick()
+        for token in iter(lambda: client.claim("w", 0.02), None):
+            if client.begin("w", token):
+                complete(client, "w", token, 1, "h1")
+        return RedisView(client).job(job).state is JobState.DONE
+
+    until(done, "the end of the job whose keys are right")
+    assert redis.hget(client.key(f"job:{job}"), "out") == "0"

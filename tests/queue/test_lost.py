@@ -12,7 +12,7 @@ from distributed_downloader.redis_client import RedisClient, Settled
 from distributed_downloader.redis_deliveries import RedisDeliveries
 from distributed_downloader.redis_parts import RedisParts
 from distributed_downloader.redis_view import RedisView
-from tests.queue.base import spec_of
+from tests.queue.base import complete, spec_of
 from tests.queue.saved import restore, save
 from tests.queue.steps import NS, a_job, a_split_job, a_worker, about, clock, files, take, take_all
 
@@ -26,7 +26,7 @@ def test_a_task_of_a_lost_job_does_not_count_for_another_repo(client: RedisClien
     client.commands.flushall()
     job = a_job(client, 4, spec=spec_of(2))
     new = [client.claim("w1", 1) for _ in old]  # a claim that waits does not know that its worker is lost
-    assert [client.complete("w1", token, 1, "h1") for token in old] == [Settled.STALE] * 4
+    assert [complete(client, "w1", token, 1, "h1") for token in old] == [Settled.STALE] * 4
     assert not set(new) & set(old)
     assert about(client, job)["done"] == "0"
 
@@ -45,7 +45,7 @@ def test_a_part_of_before_does_not_count_for_another_file(client: RedisClient, r
     new = take_all(client)
     assert [task.token[:2] for task in old] == [task.token[:2] for task in new]
     for task in old:
-        assert client.complete("w1", str(task.token), 60, "h1") is Settled.STALE
+        assert complete(client, "w1", str(task.token), 60, "h1") is Settled.STALE
     assert about(client, job)["parts_done"] == "0"
 
 
@@ -61,12 +61,12 @@ def test_a_part_that_grew_again_goes_back(client: RedisClient, redis: redis_py.R
     assert parts.steal("w2", 1000.0).token
     left = parts.progress("w1", {token: (0, 1000.0)})[token]
     restore(redis, saved)
-    assert client.complete("w1", token, 100_000_000, "h1", length=left) is Settled.STALE
+    assert complete(client, "w1", token, 100_000_000, "h1", length=left) is Settled.STALE
     assert about(client, job)["parts_done"] == "0"
     again = take(client)
     assert again.token[:2] == tasks[0].token[:2]
     assert again.token.epoch > tasks[0].token.epoch
-    assert client.complete("w1", str(again.token), 0, "h1", length=100_000_000) is Settled.DONE
+    assert complete(client, "w1", str(again.token), 0, "h1", length=100_000_000) is Settled.DONE
 
 
 def test_a_delivery_of_before_does_not_count_for_another_file(client: RedisClient) -> None:
@@ -75,7 +75,7 @@ def test_a_delivery_of_before_does_not_count_for_another_file(client: RedisClien
     def owing(n: int) -> int:
         a_worker(client)
         job = a_job(client, 1, spec=spec_of(n))
-        client.complete("w1", str(take(client).token), 0, "h1", owes=f"{FOLDER} /data")
+        complete(client, "w1", str(take(client).token), 0, "h1", owes=f"{FOLDER} /data")
         return job
 
     owing(1)

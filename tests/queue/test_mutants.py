@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import redis as redis_py
 
-from distributed_downloader.redis_connection import lua_sources
+from distributed_downloader.redis_lua import lua_sources
 from tests.queue.choices import Seeded
 from tests.queue.mutants import MUTANTS, Mutant
 from tests.queue.world import run

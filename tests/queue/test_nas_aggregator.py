@@ -16,7 +16,7 @@ from typing import TypeVar
 import pytest
 import redis as redis_py
 
-from distributed_downloader import nas_aggregator, nas_copiers, nas_trouble
+from distributed_downloader import completions, nas_aggregator, nas_copiers, nas_trouble
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.config import AppConfig
 from distributed_downloader.errors import LocalError
@@ -30,6 +30,7 @@ from distributed_downloader.redis_view import RedisView
 from distributed_downloader.storage.copying import Copying
 from distributed_downloader.storage.nas import NasFolder
 from distributed_downloader.storage.place import make_place, read_place
+from tests.queue.base import complete
 from tests.servers import Binary, Server
 
 T = TypeVar("T")
@@ -116,7 +117,7 @@ class Stage:
             assert task
             if not task.file.path.startswith("more"):
                 owes = f"{folder or self.folder} {path or self.out}"
-                self.client.complete("w", token, task.file.size, "h", owes=owes)
+                complete(self.client, "w", token, task.file.size, "h", owes=owes)
         return job
 
     def start(self, *, own: bool = True, allowed: str = "", **settings: object) -> NASAggregator:
@@ -170,7 +171,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nas_aggregator, "_LOOK", 0.05)
     monkeypatch.setattr(nas_trouble, "SHORTEST", 0.05)
     monkeypatch.setattr(nas_trouble, "LONGEST", 1.0)
-    monkeypatch.setattr(nas_copiers, "_REPORT_AGAIN", 0.02)
+    monkeypatch.setattr(completions, "_AGAIN", 0.02)
 
 
 @pytest.fixture
@@ -875,7 +876,7 @@ def test_what_somebody_has_damaged_or_removed_is_fetched_again(
     stage.put("bad")
     token = until(lambda: claimed_after_tick(stage.client))
     assert stage.client.begin("w", token)
-    stage.client.complete("w", token, len(content_of("bad")), "h", owes=f"{stage.folder} {stage.out}")
+    complete(stage.client, "w", token, len(content_of("bad")), "h", owes=f"{stage.folder} {stage.out}")
     aggregator.bell()
     assert stage.ended(job).delivered == 2
     assert (stage.root / "org/name1/bad").read_bytes() == content_of("bad")

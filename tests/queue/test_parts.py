@@ -12,7 +12,7 @@ from distributed_downloader.outcome import Range
 from distributed_downloader.queue_terms import Blind, FileParts, Member, Split, Tail
 from distributed_downloader.redis_client import Limits, RedisClient, Settled, Verdict
 from distributed_downloader.redis_parts import RedisParts
-from tests.queue.base import spec_of, status_of
+from tests.queue.base import complete, spec_of, status_of
 from tests.queue.invariants import check
 from tests.queue.invariants import take as snapshot
 from tests.queue.steps import (
@@ -105,8 +105,8 @@ def test_what_is_there_already_counts_and_is_told(client: RedisClient, parts: Re
     assert about(client, job)["bytes_done"] == "60"
     assert parts.of_file("w1", job, 0, 0) == FileParts(JobState.RUNNING, 2, "", written, 1)
     first, second = take_all(client)
-    client.complete("w1", str(first.token), 0, "h1", written=True)
-    client.complete("w1", str(second.token), 0, "h1", written=True)
+    complete(client, "w1", str(first.token), 0, "h1", written=True)
+    complete(client, "w1", str(second.token), 0, "h1", written=True)
     assert about(client, job)["bytes_done"] == "100"
 
 
@@ -141,7 +141,7 @@ def test_a_listing_goes_on_behind_parts(client: RedisClient, parts: RedisParts) 
     client.seal(job, 4)
     while tasks := take_all(client):
         for task in tasks:
-            client.complete("w1", str(task.token), task.about.size, "h1")
+            complete(client, "w1", str(task.token), task.about.size, "h1")
     found = about(client, job)
     assert (found["state"], found["done"], found["bytes_done"]) == ("done", "5", found["bytes"])
 
@@ -161,13 +161,13 @@ def test_a_split_job_that_was_forgotten_leaves_nothing(
 ) -> None:
     job, (first, second, third) = a_split_job(client, parts=3)
     parts.progress("w1", {str(first.token): (5, 1), str(second.token): (5, 1)})
-    client.complete("w1", str(third.token), 0, "h1")
+    complete(client, "w1", str(third.token), 0, "h1")
     client.forget(job)
     assert not [name for name in keys(redis) if name.startswith("job:")]
     assert parts.progress("w1", {str(first.token): (6, 1)}) == {}
     assert parts.steal("w2", 0) == Tail(None, True)
     assert parts.of_file("w1", job, 0, 0) is None
-    assert client.complete("w1", str(first.token), 0, "h1") is Settled.STALE
+    assert complete(client, "w1", str(first.token), 0, "h1") is Settled.STALE
     client.leave("w1")
     assert not redis.exists(f"{NS}tails", f"{NS}progress", f"{NS}active:w1")
 
@@ -184,8 +184,8 @@ def test_one_job_at_a_time_puts_a_file_together(client: RedisClient, parts: Redi
     assert parts.split("w1", str(second.token), "ab12", [Range(0, 1)], file="f") is Split.WAITS
     assert about(client, two)["delayed"] == "1"
     part = take(client)
-    client.complete("w1", str(part.token), 0, "h1")
-    client.complete("w1", str(take(client).token), 0, "h1")
+    complete(client, "w1", str(part.token), 0, "h1")
+    complete(client, "w1", str(take(client).token), 0, "h1")
     assert about(client, one)["state"] == "done"
     assert not client.commands.exists(f"{NS}splitting")
     again = come_back(client, two)
@@ -242,7 +242,7 @@ def test_the_first_to_finish_a_part_prepares_the_seal_and_gets_it(
         assert parts.of_file("w1", job, 0, 0) == FileParts(
             JobState.RUNNING, 3 - n, "", [record(each) for each in tasks[:n]], n
         )
-        assert client.complete("w1", str(task.token), 0, "h1", written=True) is answer
+        assert complete(client, "w1", str(task.token), 0, "h1", written=True) is answer
     before = dump(redis)
     found = parts.of_file("w1", job, 0, 2)
     assert found == FileParts(JobState.RUNNING, 0, seal_of(client, job), [record(tasks[2])], 1)
@@ -251,7 +251,7 @@ def test_the_first_to_finish_a_part_prepares_the_seal_and_gets_it(
     seal = client.begin("w1", seal_of(client, job))
     assert seal
     assert seal.about.is_seal
-    assert client.complete("w1", str(seal.token), 0, "h1") is Settled.DONE
+    assert complete(client, "w1", str(seal.token), 0, "h1") is Settled.DONE
     assert parts.of_file("w1", job, 0, 0) is None
     assert about(client, job)["state"] == "done"
 
@@ -261,23 +261,23 @@ def test_who_prepares_the_seal_is_told_again_after_a_lost_reply(
 ) -> None:
     job, (first, second) = a_split_job(client)
     args = ("w1", str(first.token), 0, "h1")
-    assert client.complete(*args) is Settled.SEALER
+    assert complete(client, *args) is Settled.SEALER
     before = dump(redis)
-    assert client.complete(*args) is Settled.SEALER
-    assert client.complete("w2", str(first.token), 0, "h1") is Settled.ALREADY_DONE
+    assert complete(client, *args) is Settled.SEALER
+    assert complete(client, "w2", str(first.token), 0, "h1") is Settled.ALREADY_DONE
     assert dump(redis) == before
-    assert client.complete("w1", str(second.token), 0, "h1") is Settled.DONE
-    assert client.complete(*args) is Settled.ALREADY_DONE, "there is nothing left to prepare"
+    assert complete(client, "w1", str(second.token), 0, "h1") is Settled.DONE
+    assert complete(client, *args) is Settled.ALREADY_DONE, "there is nothing left to prepare"
     assert about(client, job)["parts_done"] == "2"
 
 
 def test_another_takes_the_place_of_a_dead_preparer(client: RedisClient, parts: RedisParts) -> None:
     job, tasks = a_split_job(client, parts=3)
-    assert client.complete("w1", str(tasks[0].token), 0, "h1") is Settled.SEALER
+    assert complete(client, "w1", str(tasks[0].token), 0, "h1") is Settled.SEALER
     client.leave("w1")
     second, third = take_all(client, "w2")
-    assert client.complete("w2", str(second.token), 0, "h2") is Settled.SEALER
-    assert client.complete("w2", str(third.token), 0, "h2") is Settled.DONE
+    assert complete(client, "w2", str(second.token), 0, "h2") is Settled.SEALER
+    assert complete(client, "w2", str(third.token), 0, "h2") is Settled.DONE
     assert client.beat("w2", "h2").tokens == {seal_of(client, job): JobState.RUNNING}  # type: ignore[union-attr]
 
 
@@ -286,21 +286,21 @@ def test_a_seal_that_nobody_can_have_at_once_goes_into_the_queue(
     client: RedisClient, parts: RedisParts, why: str
 ) -> None:
     job, (first, second) = a_split_job(client)
-    client.complete("w1", str(first.token), 0, "h1")
+    complete(client, "w1", str(first.token), 0, "h1")
     if why == "paused":
         client.control("pause", job)
-        assert client.complete("w1", str(second.token), 0, "h1") is Settled.DONE
+        assert complete(client, "w1", str(second.token), 0, "h1") is Settled.DONE
         assert client.commands.llen(f"{NS}ready") == client.commands.llen(f"{NS}active:w1") == 0
         client.control("resume", job)
     else:
         client.leave("w1")
-        assert client.complete("w2", str(take(client, "w2").token), 0, "h2") is Settled.DONE
+        assert complete(client, "w2", str(take(client, "w2").token), 0, "h2") is Settled.DONE
     assert str(take(client, "w2").token) == seal_of(client, job)
 
 
 def test_a_file_of_one_part_has_no_preparer(client: RedisClient, parts: RedisParts) -> None:
     job, (only,) = a_split_job(client, parts=1)
-    assert client.complete("w1", str(only.token), 0, "h1") is Settled.DONE
+    assert complete(client, "w1", str(only.token), 0, "h1") is Settled.DONE
     assert str(take(client, "w2").token) == seal_of(client, job)
 
 
@@ -309,8 +309,8 @@ def test_a_seal_that_its_worker_does_not_know_of_goes_to_others(
 ) -> None:
     """The heartbeat finds it in the list twice, and gives it back."""
     job, (first, second) = a_split_job(client)
-    client.complete("w1", str(first.token), 0, "h1")
-    client.complete("w1", str(second.token), 0, "h1")
+    complete(client, "w1", str(first.token), 0, "h1")
+    complete(client, "w1", str(second.token), 0, "h1")
     sealed = Token.parse(seal_of(client, job))
     assert client.release("w1", [str(sealed)]) == 1
     assert take(client, "w2").token == sealed._replace(epoch=sealed.epoch + 1)
@@ -321,18 +321,18 @@ def test_a_part_that_fails_fails_the_job_and_its_retry_brings_the_seal_along(
 ) -> None:
     job, (first, *others) = a_split_job(client, parts=3)
     for part in others:
-        client.complete("w1", str(part.token), 0, "h1")
+        complete(client, "w1", str(part.token), 0, "h1")
     assert client.fail("w1", str(first.token), failure(), None) is Verdict.BURIED
     found = about(client, job)
     assert (found["state"], found["held"], found["failed"]) == ("failed", "1", "1")
     assert client.control("retry", job)
-    assert client.complete("w1", str(take(client).token), 0, "h1") is Settled.DONE
+    assert complete(client, "w1", str(take(client).token), 0, "h1") is Settled.DONE
     assert client.beat("w1", "h1").tokens == {seal_of(client, job): JobState.RUNNING}  # type: ignore[union-attr]
     client.fail("w1", seal_of(client, job), failure(), None)
     assert parts.of_file("w1", job, 0, 0) is None
     assert about(client, job)["state"] == "failed"
     client.control("retry", job)
-    assert client.complete("w1", str(take(client).token), 0, "h1") is Settled.DONE
+    assert complete(client, "w1", str(take(client).token), 0, "h1") is Settled.DONE
     assert about(client, job)["state"] == "done"
 
 
@@ -391,9 +391,9 @@ def test_both_ends_are_done_at_the_same_time(
     assert (part_of(tail).start % 65536 == 0) == (rate > 0)
     found = about(client, job)
     assert (found["total"], found["parts"], found["out"], found["held"]) == ("3", "2", "2", "1")
-    assert client.complete("w1", token, 0, "h1") is Settled.SEALER
+    assert complete(client, "w1", token, 0, "h1") is Settled.SEALER
     assert about(client, job)["bytes_done"] == str(length), "not what the worker says"
-    assert client.complete("w2", str(tail.token), 0, "h2") is Settled.DONE
+    assert complete(client, "w2", str(tail.token), 0, "h2") is Settled.DONE
     assert about(client, job)["bytes_done"] == str(100 * MB)
 
 
@@ -526,10 +526,10 @@ def test_from_a_silent_worker_a_part_is_taken_as_a_whole(
     assert (whole.token, whole.about) == ((job, 1, START + 10_000), task.about)
     before = dump(redis)
     assert parts.progress("w1", {token: (96 * MB, 1)}) == {}, "so it must stop"
-    assert client.complete("w1", token, 0, "h1") is Settled.STALE
+    assert complete(client, "w1", token, 0, "h1") is Settled.STALE
     assert client.fail("w1", token, failure(), 1.0) is Verdict.STALE
     assert dump(redis) == before
-    assert client.complete("w2", str(whole.token), 0, "h2") is Settled.DONE
+    assert complete(client, "w2", str(whole.token), 0, "h2") is Settled.DONE
 
 
 def test_a_part_is_not_taken_for_ever(client: RedisClient, parts: RedisParts) -> None:
@@ -575,9 +575,9 @@ def test_a_tail_whose_reply_is_lost_goes_to_others(client: RedisClient, parts: R
     (length,) = parts.progress("w1", told).values()
     assert part_of(tail).start == length
     for each in (tail, task):
-        client.complete("w1", str(each.token), 0, "h1")
+        complete(client, "w1", str(each.token), 0, "h1")
     sealed = seal_of(client, job)
-    seal, _ = client.beat("w1", "h1").tokens, client.complete("w1", sealed, 0, "h1")  # type: ignore[union-attr]
+    seal, _ = client.beat("w1", "h1").tokens, complete(client, "w1", sealed, 0, "h1")  # type: ignore[union-attr]
     assert set(seal) == {sealed}
     assert (about(client, job)["state"], about(client, job)["bytes_done"]) == ("done", str(100 * MB))
 
@@ -604,7 +604,7 @@ def test_what_is_in_nobodys_hands_has_no_tail(
     parts.progress("w1", {token: (0, 1)})
     assert (redis.zcard(f"{NS}tails"), redis.hlen(f"{NS}progress")) == (1, 1)
     if end == "complete":
-        client.complete("w1", token, 0, "h1")
+        complete(client, "w1", token, 0, "h1")
     elif end == "fail":
         client.fail("w1", token, failure(), 1.0)
     elif end == "release":
@@ -676,7 +676,7 @@ def test_whoever_sees_the_folder_again_ends_the_sleep(
     assert parts.blind("w2", str(take(client, "w2").token), "no mount") is Blind.ASLEEP
     assert take_all(client, "w2") == []
     if how == "complete":
-        client.complete("w1", str(first.token), 0, "h1", written=True)
+        complete(client, "w1", str(first.token), 0, "h1", written=True)
     elif how == "progress":
         parts.progress("w1", {str(first.token): (10, 1.0)})
     else:

@@ -12,7 +12,7 @@ from distributed_downloader.redis_client import RedisClient, Settled
 from distributed_downloader.redis_deliveries import RedisDeliveries
 from distributed_downloader.redis_parts import RedisParts
 from distributed_downloader.redis_view import RedisView
-from tests.queue.base import LITTER, spec_of
+from tests.queue.base import LITTER, complete, spec_of
 from tests.queue.invariants import check
 from tests.queue.invariants import take as snapshot
 from tests.queue.steps import NS, a_job, a_split_job, a_worker, about, clock, failure, seal_of, take, take_all
@@ -34,7 +34,7 @@ def test_what_is_no_token_is_put_aside(client: RedisClient, redis: redis_py.Redi
     assert not redis.exists(f"{NS}active:w1")
     of_another_queue = litter == "999.0.0"  # well formed, of a job that may have been forgotten
     assert poison(redis) == ([] if of_another_queue else [litter])
-    assert client.complete("w1", str(take(client).token), 0, "h1") is Settled.DONE
+    assert complete(client, "w1", str(take(client).token), 0, "h1") is Settled.DONE
 
 
 @pytest.mark.parametrize("litter", LITTER, ids=ascii)
@@ -43,7 +43,7 @@ def test_nor_does_it_get_far_in_other_ways(client: RedisClient, redis: redis_py.
     a_worker(client)
     for put in (
         lambda: client.release("w1", [litter]),
-        lambda: client.complete("w1", litter, 1, "h1"),
+        lambda: complete(client, "w1", litter, 1, "h1"),
         lambda: client.fail("w1", litter, failure(), 1.0),
     ):
         redis.lpush(f"{NS}active:w1", litter)
@@ -80,7 +80,7 @@ def test_what_is_put_aside_is_bounded(client: RedisClient, redis: redis_py.Redis
 def test_a_token_of_a_done_task_is_put_aside(client: RedisClient, redis: redis_py.Redis) -> None:
     job = a_job(client, 1)
     a_worker(client)
-    client.complete("w1", str(take(client).token), 0, "h1")
+    complete(client, "w1", str(take(client).token), 0, "h1")
     client.commands.hset(f"{NS}job:{job}", "state", "running")
     redis.rpush(f"{NS}ready", f"{job}.0.7")
     assert client.begin("w1", str(client.claim("w1", 1))) is None
@@ -99,7 +99,7 @@ def test_a_descriptor_that_cannot_be_read_fails_for_good(
     a_worker(client)
     redis.hset(f"{NS}job:{job}:tasks", "0", line)
     assert client.begin("w1", str(client.claim("w1", 1))) is None
-    assert client.complete("w1", str(take(client).token), 1, "h1") is Settled.DONE
+    assert complete(client, "w1", str(take(client).token), 1, "h1") is Settled.DONE
     view = RedisView(client)
     (reason,) = view.failures(job)
     assert "cannot be read; `forget` the job" in reason.error
@@ -128,6 +128,18 @@ def test_a_spec_that_cannot_be_read_fails_its_own_tasks_only(
     assert [job.id for job in RedisView(client).jobs()] == [good]
 
 
+@pytest.mark.parametrize("spec", ["", "{}", "x" * (2 << 20)], ids=["none", "empty", "endless"])
+def test_more_than_one_task_does_not_get_the_spec_of_another_job(
+    client: RedisClient, redis: redis_py.Redis, spec: str
+) -> None:
+    good, bad = a_job(client, 2, spec=spec_of(1)), a_job(client, 2, spec=spec_of(2))
+    a_worker(client, slots=8)
+    redis.hset(f"{NS}job:{bad}", "spec", spec)
+    begun = client.more("w1", 8)
+    assert [(task.token.job, task.spec) for task in begun] == [(good, spec_of(1))] * 2
+    assert about(client, bad)["failed"] == "2"
+
+
 @pytest.mark.parametrize("field", ["pending", "out", "done", "bytes_done", "weight", "vtime", "total"])
 def test_a_number_that_is_none_does_not_stop_the_others(
     client: RedisClient, redis: redis_py.Redis, field: str
@@ -141,7 +153,9 @@ def test_a_number_that_is_none_does_not_stop_the_others(
         if (token := client.commands.rpoplpush(f"{NS}ready", f"{NS}active:w1")) is None:
             break
         if task := client.begin("w1", str(token)):
-            done += client.complete("w1", str(task.token), 1, "h1") is Settled.DONE and task.token.job == good
+            done += (
+                complete(client, "w1", str(task.token), 1, "h1") is Settled.DONE and task.token.job == good
+            )
     assert done == 200
     assert about(client, good)["state"] == "done"
     if field in ("pending", "out", "done", "bytes_done"):
@@ -226,7 +240,7 @@ def test_a_split_file_ends_whatever_stands_beside_it(
     parts.progress("w1", {str(first.token): (0, 1)})
     assert parts.of_file("w1", job, 0, 0)
     for token in (str(first.token), str(second.token)):
-        assert client.complete("w1", token, 0, "h1") in (Settled.DONE, Settled.SEALER)
+        assert complete(client, "w1", token, 0, "h1") in (Settled.DONE, Settled.SEALER)
     for _ in range(3):
         client.commands.delete(f"{NS}tick")
         client.tick()
@@ -234,7 +248,7 @@ def test_a_split_file_ends_whatever_stands_beside_it(
             while (token_ := redis.rpoplpush(f"{NS}ready", f"{NS}active:{worker}")) is not None:
                 client.begin(worker, str(token_))
             for held in redis.lrange(f"{NS}active:{worker}", 0, -1):
-                client.complete(worker, str(held), 0, "h1")
+                complete(client, worker, str(held), 0, "h1")
     assert about(client, other)["state"] == "done"
     assert about(client, job)["done"] == "3"
 
@@ -270,7 +284,7 @@ def test_a_part_that_cannot_be_read_fails_its_job_only(
     redis.hset(f"{NS}job:{job}:tasks", mapping={"1": line})
     parts.progress("w1", {str(second.token): (0, 1)})
     assert client.begin("w1", str(client.claim("w1", 1))) is None
-    client.complete("w1", str(second.token), 0, "h1")
+    complete(client, "w1", str(second.token), 0, "h1")
     assert about(client, job)["state"] == "failed"
     assert "cannot be read" in RedisView(client).failures(job)[0].error
 
@@ -283,7 +297,7 @@ def test_a_part_that_cannot_be_read_fails_its_job_only(
 def test_what_nobody_owes_is_dropped(client: RedisClient, redis: redis_py.Redis, litter: str) -> None:
     a_worker(client)
     job = a_job(client, 1)
-    client.complete("w1", str(take(client).token), 0, "h1", owes="ab12 /data")
+    complete(client, "w1", str(take(client).token), 0, "h1", owes="ab12 /data")
     redis.zadd(f"{NS}owed:ab12", {litter: 0})
     deliveries = RedisDeliveries(client)
     assert [owed.token.task for owed in deliveries.take_owed("ab12", 10, 60, ended_only=False)] == [0]
@@ -296,7 +310,7 @@ def test_a_file_of_which_nobody_knows_what_it_is_is_not_owed_for_ever(
 ) -> None:
     a_worker(client)
     job = a_job(client, 1)
-    client.complete("w1", str(take(client).token), 0, "h1", owes="ab12 /data")
+    complete(client, "w1", str(take(client).token), 0, "h1", owes="ab12 /data")
     redis.hdel(f"{NS}job:{job}:tasks", "0")
     assert RedisDeliveries(client).take_owed("ab12", 10, 60, ended_only=False) == []
     assert about(client, job)["state"] == "done"
@@ -309,7 +323,7 @@ def test_a_debt_that_cannot_be_read_does_not_stop_the_others(
     a_worker(client)
     job = a_job(client, 2)
     for _ in range(2):
-        client.complete("w1", str(take(client).token), 0, "h1", owes="ab12 /data")
+        complete(client, "w1", str(take(client).token), 0, "h1", owes="ab12 /data")
     redis.hset(f"{NS}job:{job}:tasks", "0", line)
     deliveries = RedisDeliveries(client)
     (owed,) = deliveries.take_owed("ab12", 10, 60, ended_only=False)
@@ -347,11 +361,11 @@ def test_a_counter_of_parts_or_deliveries_that_is_none(
     assert tail
     client.control("resume", good)
     for token in (tail, *(str(task.token) for task in tasks)):
-        client.complete("w1", token, 0, "h1")
-    client.complete("w1", seal_of(client, job), 0, "h1", owes="ab12 /data")
+        complete(client, "w1", token, 0, "h1")
+    complete(client, "w1", seal_of(client, job), 0, "h1", owes="ab12 /data")
     for owed in RedisDeliveries(client).take_owed("ab12", 1, 60, ended_only=False):
         RedisDeliveries(client).delivered("ab12", owed.token)
     for task in take_all(client):
-        client.complete("w1", str(task.token), 0, "h1")
+        complete(client, "w1", str(task.token), 0, "h1")
     assert about(client, good)["state"] == "done"
     assert any(f"job:{job} {field}: many" in line for line in poison(redis))

@@ -10,7 +10,7 @@ import redis as redis_py
 from distributed_downloader.models import JobState, RepoType
 from distributed_downloader.redis_client import Limits, RedisClient, Settled
 from distributed_downloader.redis_view import RedisView
-from tests.queue.base import spec_of
+from tests.queue.base import complete, spec_of
 from tests.queue.steps import NS, a_job, a_worker, about, clock, failure, files, keys, take, take_all
 from tests.servers import Server
 
@@ -41,13 +41,13 @@ def ended(client: RedisClient, state: JobState) -> int:
     """Bring a job to an end with one task done and, unless it is to be done, one that failed."""
     job = a_job(client, 3, seal=False)
     a_worker(client)
-    client.complete("w1", str(take(client).token), 0, "h1")
+    complete(client, "w1", str(take(client).token), 0, "h1")
     if state is not JobState.DONE:
         client.fail("w1", str(take(client).token), failure(), None)
     if state is JobState.CANCELLED:
         client.control("cancel", job)
     for task in take_all(client):
-        client.complete("w1", str(task.token), 1, "h1")
+        complete(client, "w1", str(task.token), 1, "h1")
     client.seal(job, 3)
     assert about(client, job)["state"] == state.value
     return job
@@ -65,7 +65,7 @@ def test_a_running_job_does_not_expire(client: RedisClient, redis: redis_py.Redi
     job = a_job(client, 3)
     a_worker(client)
     client.fail("w1", str(take(client).token), failure(), None)
-    client.complete("w1", str(take(client).token), 0, "h1")
+    complete(client, "w1", str(take(client).token), 0, "h1")
     assert set(lives(redis, job).values()) == {0}
     assert not redis.exists(f"{NS}ended")
 
@@ -120,7 +120,7 @@ def test_without_its_tasks_a_job_cannot_come_back_and_a_new_one_takes_its_place(
     assert {job.id for job in RedisView(client).jobs()} == {job + 1}
     assert client.submit(job + 1, 0, files(1), "d")
     client.seal(job + 1, 1)
-    assert client.complete("w1", str(take(client).token), 0, "h1") is Settled.DONE
+    assert complete(client, "w1", str(take(client).token), 0, "h1") is Settled.DONE
 
 
 def test_within_seven_days_the_same_job_is_found_again(client: RedisClient) -> None:

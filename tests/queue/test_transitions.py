@@ -11,8 +11,9 @@ import redis as redis_py
 
 from distributed_downloader.errors import ConflictError, UnknownJobError
 from distributed_downloader.models import JobState, RepoType, Token
-from distributed_downloader.redis_client import Limits, RedisClient, Settled, Verdict
-from tests.queue.base import spec_of, status_of
+from distributed_downloader.redis_client import Done, Limits, RedisClient, Settled, Verdict
+from distributed_downloader.redis_view import RedisView
+from tests.queue.base import complete, spec_of, status_of
 from tests.queue.steps import (
     NS,
     a_job,
@@ -126,8 +127,8 @@ def test_a_job_from_listing_to_done(client: RedisClient) -> None:
         task = take(client)
         assert (task.file, task.spec, task.tries, task.hold) == (files(3)[i], spec_of(1), 0, 0)
         assert client.begin("w1", str(task.token)) == task, "a lost reply"
-        assert client.complete("w1", str(task.token), task.file.size, "h1") is Settled.DONE
-        assert client.complete("w1", str(task.token), task.file.size, "h1") is Settled.ALREADY_DONE
+        assert complete(client, "w1", str(task.token), task.file.size, "h1") is Settled.DONE
+        assert complete(client, "w1", str(task.token), task.file.size, "h1") is Settled.ALREADY_DONE
     found = about(client, job)
     assert (found["state"], found["done"], found["bytes_done"]) == ("done", "3", "3")
     assert (
@@ -145,8 +146,8 @@ def test_a_stale_report_changes_no_byte(client: RedisClient, redis: redis_py.Red
     token = str(take(client).token)
     client.release("w1", [token])
     before = dump(redis)
-    assert client.complete("w1", token, 1, "h1") is Settled.STALE
-    assert client.complete("w2", token, 1, "h1") is Settled.STALE
+    assert complete(client, "w1", token, 1, "h1") is Settled.STALE
+    assert complete(client, "w2", token, 1, "h1") is Settled.STALE
     assert client.fail("w1", token, failure(), None) is Verdict.STALE
     assert client.release("w1", [token, "9.9.9", "junk"]) == 0
     assert client.begin("w1", token) is None
@@ -162,7 +163,7 @@ def test_repeated_calls_change_no_byte(client: RedisClient, redis: redis_py.Redi
     calls: list[Callable[[], object]] = [
         lambda: client.submit(job, 0, files(4), "digest"),
         lambda: client.seal(job, 4),
-        lambda: client.complete("w1", one, 0, "h1"),
+        lambda: complete(client, "w1", one, 0, "h1"),
         lambda: client.fail("w1", two, failure(), 5.0),
         lambda: client.release("w1", [three]),
         lambda: client.control("pause", job),
@@ -225,7 +226,7 @@ def test_a_permanent_error_fails_at_once_and_the_others_go_on(client: RedisClien
     a_worker(client)
     assert client.fail("w1", str(take(client).token), failure(), None) is Verdict.BURIED
     assert about(client, job)["state"] == "running"
-    assert client.complete("w1", str(take(client).token), 1, "h1") is Settled.DONE
+    assert complete(client, "w1", str(take(client).token), 1, "h1") is Settled.DONE
     assert about(client, job)["state"] == "failed"
 
 
@@ -266,7 +267,7 @@ def test_what_failed_is_tried_again_with_all_its_tries_and_a_new_epoch(client: R
     assert not client.control("retry", job)
     task = take(client)
     assert (task.token.epoch, task.tries) == (token.epoch + 1, 0)
-    assert client.complete("w1", str(task.token), 0, "h1") is Settled.DONE
+    assert complete(client, "w1", str(task.token), 0, "h1") is Settled.DONE
     assert about(client, job)["state"] == "done"
 
 
@@ -345,7 +346,9 @@ def test_no_task_of_a_stopped_job_is_handed_out(client: RedisClient, verb: str) 
     assert client.begin("w1", claimed) is None
     client.tick()
     assert client.commands.llen(f"{NS}ready") == 0
-    assert client.complete("w1", str(running.token), 0, "h1") is Settled.DONE, "what runs may end, and counts"
+    assert complete(client, "w1", str(running.token), 0, "h1") is Settled.DONE, (
+        "what runs may end, and counts"
+    )
     found = about(client, job)
     assert (found["done"], found["pending"]) == ("1", "4")
     assert ("ended_at" in found) == (verb == "cancel")
@@ -371,7 +374,7 @@ def test_forget_leaves_no_key_and_late_reports_bring_none_back(
     own = keys(redis)
     job = a_job(client, 8)
     done, failed, retried, parked, left, lost, dead = (str(take(client).token) for _ in range(7))
-    client.complete("w1", done, 1, "h1")
+    complete(client, "w1", done, 1, "h1")
     client.fail("w1", failed, failure(), None)
     client.fail("w1", retried, failure(), 1.0)
     client.fail("w1", parked, failure(), 0.0, parked_for=60)
@@ -380,7 +383,7 @@ def test_forget_leaves_no_key_and_late_reports_bring_none_back(
     assert not client.forget(job)
     assert not [name for name in keys(redis) if name.startswith("job:")]
 
-    assert client.complete("w1", left, 1, "h1") is Settled.STALE
+    assert complete(client, "w1", left, 1, "h1") is Settled.STALE
     assert client.fail("w1", lost, failure(), 1.0) is Verdict.STALE
     assert client.home("w1", "h1") is None
     clock(client, START + 60_000)
@@ -412,8 +415,8 @@ def test_a_dead_workers_tasks_go_to_others_and_its_late_report_counts_for_nothin
     assert client.beat("w1", "h1") is None
     new = take(client, "w2")
     assert str(new.token) != old
-    assert client.complete("w1", old, 0, "h1") is Settled.STALE
-    assert client.complete("w2", str(new.token), 0, "h2") is Settled.DONE
+    assert complete(client, "w1", old, 0, "h1") is Settled.STALE
+    assert complete(client, "w2", str(new.token), 0, "h2") is Settled.DONE
 
 
 def test_a_claim_that_arrives_after_death_is_swept_and_never_begun(
@@ -519,3 +522,12 @@ def test_the_longest_pause_counts(client: RedisClient) -> None:
     client.hold("http://hub", 10)
     client.hold("http://hub", 0)
     assert 900 < take(client).hold <= 1000
+
+
+def test_reports_that_go_together_end_each_job_that_they_end(client: RedisClient) -> None:
+    a_worker(client)
+    jobs = [a_job(client, 1, spec=spec_of(number)) for number in range(3)]
+    tokens = [client.claim("w1", 1) for _ in jobs]
+    assert all(token and client.begin("w1", token) for token in tokens)
+    client.complete_all("w1", "h1", [Done(token or "", 1) for token in tokens])
+    assert [RedisView(client).job(job).state for job in jobs] == [JobState.DONE] * 3

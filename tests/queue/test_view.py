@@ -24,7 +24,7 @@ from distributed_downloader.redis_files import FileProgress
 from distributed_downloader.redis_parts import RedisParts
 from distributed_downloader.redis_view import RedisView
 from distributed_downloader.redis_waiting import NextTry
-from tests.queue.base import spec_of, status_of
+from tests.queue.base import complete, spec_of, status_of
 from tests.queue.steps import NS, a_job, a_split_job, a_worker, failure, files, take, take_all
 from tests.servers import Server
 
@@ -101,7 +101,7 @@ def test_the_counters_of_a_job(client: RedisClient, view: RedisView) -> None:
     job = a_job(client, 200, seal=False)
     a_worker(client)
     done, delayed, failed, _ = (str(take(client).token) for _ in range(4))
-    client.complete("w1", done, 0, "h1")
+    complete(client, "w1", done, 0, "h1")
     client.fail("w1", delayed, failure(), 60)
     client.fail("w1", failed, failure(), None)
     status = view.job(job)
@@ -216,10 +216,21 @@ def test_workers_say_what_they_do(client: RedisClient, view: RedisView, redis: r
     assert [worker.id for worker in view.workers()] == ["b"]
 
 
+@pytest.mark.parametrize("junk", ["{words},{words}", "", "]", "{words}]", '{{"id": "x', "null", "\udcff"])
+def test_what_a_worker_says_concerns_no_other(
+    client: RedisClient, view: RedisView, redis: redis_py.Redis, junk: str
+) -> None:
+    for name in ("a", "b", "c"):
+        a_worker(client, name, host=f"host-{name}")
+    redis.set(f"{NS}worker:b", junk.format(words=redis.get(f"{NS}worker:a")))
+    assert [(worker.id, worker.host) for worker in view.workers()] == [("a", "host-a"), ("c", "host-c")]
+
+
 def test_a_worker_whose_lease_is_over_is_not_shown(client: RedisClient, view: RedisView) -> None:
     """Nobody may be there to declare it dead."""
     client.scripts.now = 1000
     a_worker(client)
+    client.scripts.now = ""
     assert view.workers() == []
 
 
@@ -293,7 +304,7 @@ def test_a_reason_goes_with_the_wait(client: RedisClient, redis: redis_py.Redis,
     assert redis.hlen(f"{NS}job:{job}:why") == 1
     token = str(take(client).token)
     if end == "complete":
-        client.complete("w1", token, 0, "h1")
+        complete(client, "w1", token, 0, "h1")
     elif end == "fail":
         client.fail("w1", token, failure(), None)
     else:
@@ -334,8 +345,8 @@ def test_files_in_every_state(client: RedisClient, view: RedisView) -> None:
     job = a_job(client, 6)
     a_worker(client)
     one, two, failed, delayed, _ = (str(take(client).token) for _ in range(5))
-    client.complete("w1", one, 0, "h1")
-    client.complete("w1", two, 1, "hôst-2")
+    complete(client, "w1", one, 0, "h1")
+    complete(client, "w1", two, 1, "hôst-2")
     client.fail("w1", failed, failure("f2", "gated"), None)
     client.fail("w1", delayed, failure(), 60)
     listed = list(view.files(job))
@@ -357,7 +368,7 @@ def test_a_split_file_is_one_file(client: RedisClient, view: RedisView) -> None:
     a_worker(client)
     job, tasks = a_split_job(client, parts=3, size=90)
     assert list(view.files(job)) == [FileProgress(path="big", size=90, status=TaskStatus.HELD)]
-    client.complete("w1", str(tasks[0].token), 0, "h1", written=True)
+    complete(client, "w1", str(tasks[0].token), 0, "h1", written=True)
     client.report(_fetching(tasks[1], 12))
     assert [(file.status, file.bytes_done) for file in view.files(job)] == [(TaskStatus.HELD, 30 + 12)]
     status = view.job(job)
@@ -365,10 +376,10 @@ def test_a_split_file_is_one_file(client: RedisClient, view: RedisView) -> None:
     assert (status.done, status.parts_done, status.files_done) == (1, 1, 0)
     assert (status.bytes_total, status.bytes_done) == (90, 30)
     for task in tasks[1:]:
-        client.complete("w1", str(task.token), 0, "h1", written=True)
+        complete(client, "w1", str(task.token), 0, "h1", written=True)
     (seal,) = client.beat("w1", "h1").tokens  # type: ignore[union-attr]
     assert [(file.status, file.bytes_done) for file in view.files(job)] == [(TaskStatus.ACTIVE, 90)]
-    client.complete("w1", seal, 0, "h1", owes="ab12 /data")
+    complete(client, "w1", seal, 0, "h1", owes="ab12 /data")
     assert [(file.status, file.host) for file in view.files(job)] == [(TaskStatus.DONE, "h1")]
     status = view.job(job)
     assert (status.state, status.files, status.files_done) == (JobState.DELIVERING, 1, 1)
@@ -454,7 +465,7 @@ def test_a_job_says_why_its_files_are_whole_and_why_nobody_goes_on(
         RedisParts(client).blind(worker, str(take(client, worker).token), f"{worker} sees no mount")
     assert view.job(job).blocked == "no living worker can go on with it: w1: w1 sees no mount"
     a_worker(client, "w2")  # which sees another folder now
-    client.complete("w2", str(take(client, "w2").token), 0, "h1")
+    complete(client, "w2", str(take(client, "w2").token), 0, "h1")
     assert view.job(job).blocked == ""
     client.leave("w2")
     assert view.job(job).blocked.startswith("no living worker")
@@ -474,7 +485,7 @@ def test_more_files_than_one_read(client: RedisClient, view: RedisView) -> None:
         for task in tasks:
             host = f"h{task.token.task % 300}"
             if task.token.task % 7:
-                client.complete("w1", str(task.token), task.file.size, host)
+                complete(client, "w1", str(task.token), task.file.size, host)
                 done.add(task.token.task)
             else:
                 client.fail("w1", str(task.token), failure(task.file.path), None)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import redis
@@ -28,7 +30,7 @@ from distributed_downloader.errors import (
 from distributed_downloader.hold import Hold
 from distributed_downloader.life import Life
 from distributed_downloader.models import DownloadTask, JobSpec, JobState, JobStatus, RepoFile, RepoType
-from distributed_downloader.outcome import Finished, Outcome
+from distributed_downloader.outcome import Finished, Outcome, Published
 from distributed_downloader.queue_terms import Redo
 from distributed_downloader.redis_client import Limits, RedisClient
 from distributed_downloader.redis_deliveries import RedisDeliveries
@@ -64,6 +66,8 @@ class Player:
         self.closed = False
         #: What each file that is done owes to the NAS.
         self.owes = ""
+        #: Where files got their names, by path, if they are not durable there yet.
+        self.published: dict[str, Published] = {}
         self.errors: dict[str, list[Exception]] = {}
         self._lock = threading.Lock()
 
@@ -81,7 +85,7 @@ class Player:
                     cancel.check()
         if error:
             raise error
-        return Finished(owes=self.owes)
+        return Finished(owes=self.owes, published=self.published.get(task.file.path))
 
     def close(self) -> None:
         self.closed = True
@@ -102,6 +106,11 @@ class Stage:
     def client(self) -> RedisClient:
         self.clients.append(RedisClient(RedisConfig.model_validate({"url": self.url}), limits=self.limits))
         return self.clients[-1]
+
+    def calls(self, *commands: str) -> int:
+        """Return how often clients have called these commands."""
+        about: Any = self.raw.info("commandstats")
+        return sum(about.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in commands)
 
     def job(self, *paths: str) -> int:
         job, _ = self.redis.create_job(SPEC, 1)
@@ -184,8 +193,47 @@ def test_no_more_at_once_than_it_has_slots(stage: Stage) -> None:
     until(lambda: len(stage.player.started) == 2)
     before = node._heartbeat.last_beat
     until(lambda: node._heartbeat.last_beat > before)  # time enough for a third claim
-    assert len(node.describe().transfers) == 2
-    assert stage.raw.llen(f"{{hfd}}:active:{node.id}") == 2
+    until(lambda: stage.raw.llen(f"{{hfd}}:active:{node.id}") == 2)
+    assert len(node.describe().transfers) == len(stage.player.started) == 2
+
+
+def test_small_files_are_claimed_ahead_and_go_to_others_when_they_wait_too_long(stage: Stage) -> None:
+    stage.job(*(f"wait-{number}" for number in range(6)))
+    node = stage.worker(concurrency=2, name="w")
+    until(lambda: len(node.holds()) > 2)
+    until(lambda: len(node.describe().transfers) == 2)  # the others wait for a slot
+    until(lambda: stage.raw.llen("{hfd}:active:w") == len(node.holds()) == 2)
+    stage.worker(concurrency=4)
+    until(lambda: len(stage.player.started) == 6)
+    assert len({task.file.path for task in stage.player.started}) == 6
+
+
+def test_a_retry_whose_bytes_are_here_comes_before_more_small_files(stage: Stage) -> None:
+    """The files ahead of it never end: each that is done brings another."""
+    node = stage.worker(concurrency=1, name="w")
+    until(stage.view.workers)
+    stage.job("kept", *(f"f-{number}" for number in range(300)))
+    until(lambda: stage.view.jobs()[0].done > 5)
+    parked = node._heartbeat.parked
+    assert parked == 0
+    node._claims.ahead, node._heartbeat.parked = True, 1
+    until(lambda: node._heartbeat.parked == 0)  # it has been asked for
+    stage.ended(1)
+
+
+def test_many_small_files_take_few_round_trips(stage: Stage) -> None:
+    count = 400
+    for _ in range(count // 100):
+        stage.player.started.clear()
+        job = stage.job(*(f"f-{number}" for number in range(100)))
+        if not stage.threads:
+            calls = stage.calls("evalsha", "brpoplpush")
+            stage.worker(concurrency=8)
+        stage.ended(job)
+        assert len({task.file.path for task in stage.player.started}) == 100
+        stage.redis.forget(job)
+    # Claim, begin and complete of each file alone would be three; what is left is mostly the reports.
+    assert stage.calls("evalsha", "brpoplpush") - calls < 2 * count
 
 
 def test_one_file_s_failure_does_not_stop_the_others(stage: Stage) -> None:
@@ -273,6 +321,34 @@ def test_a_machine_with_a_full_disk_gives_the_task_back_and_rests(stage: Stage) 
     assert [task.tries for task in stage.player.started] == [0, 0]
 
 
+def test_a_file_whose_folder_does_not_get_to_disk_is_not_done_and_others_are(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("good", "broken"):
+        (tmp_path / name).mkdir()
+        stage.player.published[name] = Published(tmp_path, "", (name.encode(),))
+    broken = (tmp_path / "broken").stat()
+    real, mended = os.fsync, threading.Event()
+
+    def fsync(fd: int) -> None:
+        if os.path.samestat(os.fstat(fd), broken) and not mended.is_set():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    job = stage.job("good", "broken")
+    node = stage.worker()
+    until(lambda: "broken: input/output error" in node.trouble)
+    until(lambda: stage.view.job(job).done == 1)
+    status = stage.view.job(job)
+    assert (status.done, status.failed) == (1, 0)
+    mended.set()
+    stage.worker()
+    assert stage.ended(job).state is JobState.DONE
+    assert [task.file.path for task in stage.player.started].count("broken") > 1
+    assert {task.tries for task in stage.player.started} == {0}
+
+
 def test_stop_gives_everything_back_at_once_and_leaves(stage: Stage) -> None:
     job = stage.job("wait-1", "wait-2", "wait-3")
     node = stage.worker(concurrency=2)
@@ -311,10 +387,22 @@ def test_drain_finishes_what_runs_and_claims_nothing_new(stage: Stage) -> None:
     node = stage.worker(concurrency=2)
     until(lambda: len(stage.player.started) == 2)
     node.drain()
+    until(lambda: len(node.holds()) == 2)
     stage.player.go.set()
     stage.join(node)
     assert stage.view.job(job).done == 2
     assert stage.player.stopped == []
+
+
+def test_drain_gives_back_what_was_claimed_ahead(stage: Stage) -> None:
+    stage.job("wait-1", "wait-2", "wait-3")
+    node = stage.worker(concurrency=2, name="w")
+    until(lambda: len(node.holds()) == 3)
+    node.drain()
+    until(lambda: stage.raw.llen("{hfd}:active:w") == 2)
+    assert len(stage.player.started) == 2
+    stage.player.go.set()
+    stage.join(node)
 
 
 def test_drain_when_empty_ends_when_nothing_is_left(stage: Stage) -> None:

@@ -16,8 +16,8 @@ import redis
 
 from distributed_downloader.errors import ConflictError
 from distributed_downloader.models import Descriptor, Failure, RepoFile, RepoType, Token
-from distributed_downloader.redis_client import Settled, Verdict
-from tests.queue.base import LITTER, Job, is_token, spec_of, status_of
+from distributed_downloader.redis_client import Done, Limits, Settled, Verdict
+from tests.queue.base import LITTER, Job, complete, is_token, spec_of, status_of
 from tests.queue.choices import Choices
 from tests.queue.invariants import Snapshot, check, host_of, is_done
 from tests.queue.lost import Lost
@@ -43,7 +43,9 @@ WANTED = {"pause": "paused", "resume": "running", "cancel": "cancelled"}
 #: How often each event happens, relative to the others.
 WEIGHTS: Mapping[str, int] = {
     "claim": 30,
+    "more": 10,
     "complete": 24,
+    "complete_many": 8,
     "fail": 14,
     "fail_for_good": 3,
     "disaster": 3,
@@ -96,6 +98,10 @@ MOST_FED = 128
 
 #: Bytes of a file: none, few, and so many that a tail is worth taking.
 SIZES = (0, 10, 17, 200_000, 1_000_000, 40_000_000)
+
+
+def _is_small(about: Descriptor) -> bool:
+    return not about.place and about.size <= Limits().small
 
 
 @dataclass
@@ -286,6 +292,27 @@ class World(Lost):
             elif not self.registered(worker):
                 self.fence(worker)
 
+    def more(self) -> None:
+        """A busy worker takes small files that lie ready, as they come."""
+        worker, most, before = self.someone(), self.choose.number(1, 4), self.look()
+        running = {str(job) for job in self.jobs if self.state(job) == "running"}
+        first = next(iter(before.queue("ready")[-1:]), "")
+        tasks = self.queue.more(worker, most)
+        if not self.registered(worker):
+            assert not self.changed_since(before), "a dead worker changed something"
+            return self.fence(worker)
+        assert len(tasks) <= most
+        if is_token(first) and first not in LITTER and first.partition(".")[0] in running:
+            id_, number, _ = Token.parse(first)
+            wanted = _is_small(self.jobs[id_].tasks[number])
+            assert [str(task.token) for task in tasks[:1]] == [first] * wanted
+        for task in tasks:
+            assert _is_small(task.about)
+            assert str(task.token.job) in running, f"I6: {task.token} of a job that does not run"
+            self.got(worker, task)
+            self.alive[worker].add(str(task.token))
+        return None
+
     def claim_without_reply(self) -> None:
         """Redis moves a token, and the worker never hears of it."""
         self.pop(self.someone())
@@ -318,7 +345,11 @@ class World(Lost):
         assert list(beat.tokens) == self.holds(worker)
         for token, state in beat.tokens.items():
             assert token in LITTER or (state.value if state else "") == self.state(Token.parse(token).job)
-        assert beat.parked == len(self.look().queue("parked:h1"))
+        snapshot = self.look()
+        assert (beat.parked, beat.tails) == (
+            len(snapshot.queue("parked:h1")),
+            bool(snapshot.queue("tails")),
+        )
         return None
 
     def adopt(self) -> None:
@@ -351,6 +382,32 @@ class World(Lost):
             self.alive[pair[0]].discard(pair[1])
             self.finish(*pair)
 
+    def complete_many(self) -> None:
+        """A worker is done with several files at once; it may say again that it is done with another."""
+        worker = self.someone()
+        held = [token for token in sorted(self.alive[worker]) if token in self.holds(worker)]
+        held = [token for token in held if self.is_whole(token)]
+        told = [*held, *(f"{job}.{task}.1" for job, task in sorted(self.done)[:1])]
+        host = self.choose.of(HOSTS)
+        answers = self.queue.complete_all(worker, host, [Done(token, self.size_of(token)) for token in told])
+        again = [self.again(worker, *Token.parse(token)[:2]) for token in told[len(held) :]]
+        assert answers == [Settled.DONE] * len(held) + again
+        for token in held:
+            id_, task, _ = Token.parse(token)
+            assert (id_, task) not in self.done, f"I4: {token} was counted twice"
+            self.done[id_, task] = host
+            self.alive[worker].discard(token)
+
+    def is_whole(self, token: str) -> bool:
+        """Return whether a token is that of a whole file of a job that is there."""
+        id_, task, _ = Token.parse(token)
+        return id_ in self.jobs and not self.jobs[id_].tasks[task].place
+
+    def size_of(self, token: str) -> int:
+        """Return how many bytes the task of a token fetches; 0 if its job is gone."""
+        id_, task, _ = Token.parse(token)
+        return self.jobs[id_].tasks[task].size if id_ in self.jobs else 0
+
     def blind(self) -> None:
         """A worker does not see the folder of a task; maybe it sees it a moment later."""
         super().blind()
@@ -376,7 +433,7 @@ class World(Lost):
         told = self.told.get((worker, token))
 
         def report() -> Settled:
-            return self.queue.complete(worker, token, size, host, written=written, length=told, owes=owes)
+            return complete(self.queue, worker, token, size, host, written=written, length=told, owes=owes)
 
         if token not in self.holds(worker):
             with self.unchanged("I5: a stale report"):

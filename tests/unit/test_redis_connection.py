@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import inspect
 import re
+from importlib.resources import files
+from itertools import takewhile
+from pathlib import Path
 
 import pytest
 import redis
 from redis import exceptions
 
 from distributed_downloader.errors import RedisUnavailableError
-from distributed_downloader.redis_connection import lua_sources, translated
+from distributed_downloader.redis_connection import translated
 from distributed_downloader.redis_greeting import BrokenOffError
+from distributed_downloader.redis_lua import lua_sources
+from distributed_downloader.redis_mend import type_of
 
 
 @pytest.mark.parametrize(
@@ -116,12 +121,42 @@ def test_other_errors_are_not_ours() -> None:
 
 @pytest.mark.parametrize("name", sorted(lua_sources()))
 def test_every_script_says_what_it_takes_and_returns(name: str) -> None:
-    common = "-- Shared by every script"
-    text = lua_sources()[name]
-    assert text.startswith(common)
-    own = text[text.rindex("return n\nend\n") :].removeprefix("return n\nend\n")
-    header = own[: own.index("\nlocal ")]
-    assert "-- ARGV[2]" in header
+    own = (files("distributed_downloader") / f"lua/{name}.lua").read_text()
+    assert lua_sources()[name].endswith(own)
+    header = "\n".join(takewhile(lambda line: line.startswith("--"), own.split("\n")))
     assert "-- Returns" in header
     used, documented = (set(re.findall(r"ARGV\[(\d+)", part)) for part in (own, header))
     assert used - {"1"} <= documented
+
+
+@pytest.mark.parametrize("name", sorted(lua_sources()))
+def test_a_script_has_what_it_needs_of_the_shared_functions_and_no_more(name: str) -> None:
+    lua = files("distributed_downloader") / "lua"
+    own, whole = (lua / f"{name}.lua").read_text(), lua_sources()[name]
+    parts = (lua / "_common.lua", lua / "_lives.lua", lua / "_start.lua")
+    functions = [
+        found
+        for part in parts
+        for found in re.findall(r"^local function (\w+)", part.read_text(), re.MULTILINE)
+    ]
+    there = re.findall(r"^local function (\w+)", whole.removesuffix(own), re.MULTILINE)
+    assert there == [function for function in functions if function in there], "in their order"
+    bare = re.sub("--.*", "", whole)
+    for function in functions:
+        used = len(re.findall(rf"\b{function}\b", bare)) > (function in there)
+        assert used == (function in there), function
+
+
+def test_each_key_has_the_type_that_the_documentation_gives_it() -> None:
+    text = (Path(__file__).parents[2] / "docs/queue.md").read_text()
+    rows = re.findall(
+        r"^\| (`[^|]+) \| ([a-z, ]+) \|", text.partition("## Keys")[2].partition("\n**")[0], re.MULTILINE
+    )
+    documented = dict[str, str]()
+    for names, kinds in rows:
+        found = [re.sub("<[^>]*>", "7", name) for name in re.findall("`([^`]+)`", names)]
+        found = [f"job:7{name}" if name.startswith(":") else name for name in found]
+        types = kinds.split(", ") * (1 if ", " in kinds else len(found))
+        documented |= dict(zip(found, types, strict=True))
+    assert len(documented) > 40
+    assert {name: type_of(name) for name in documented} == documented

@@ -12,6 +12,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from distributed_downloader.redis_client import RedisClient, Settled
 from distributed_downloader.redis_view import RedisView
+from tests.queue.base import complete
 from tests.queue.choices import Seeded
 from tests.queue.machine import machine
 from tests.queue.steps import a_job, a_worker, take
@@ -50,7 +51,7 @@ def test_a_job_from_listing_to_done(fake: redis.Redis) -> None:
     a_worker(client)
     for _ in range(2):
         task = take(client)
-        assert client.complete("w1", str(task.token), task.file.size, "h1") is Settled.DONE
+        assert complete(client, "w1", str(task.token), task.file.size, "h1") is Settled.DONE
     assert RedisView(client).job(job).done == 2
     client.unblock()
     client.leave("w1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
 import fakeredis
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from distributed_downloader import rest as rests
 from distributed_downloader import running as runs
 from distributed_downloader.cancel import Cancel
+from distributed_downloader.completions import Completion
 from distributed_downloader.errors import (
     HubAwayError,
     LocalError,
@@ -182,12 +184,12 @@ def test_each_job_of_a_hub_that_is_away_is_told_once_and_when_it_goes_on(
     caplog.clear()
     (task,) = wake(jobs[1])
     client.release(ME, [str(task.token)])
-    made.success(ME, str(task.token), running(task), Finished())()
+    report_done(made, client, task)
     assert caplog.messages == ["done    a, but the task is not this worker's any more"]
 
     caplog.clear()
     (task,) = wake(jobs[1])
-    made.success(ME, str(task.token), running(task), Finished())()
+    report_done(made, client, task)
     assert caplog.messages == [f"job {jobs[1]} goes on", "done    a"]
 
 
@@ -205,10 +207,17 @@ def test_a_file_that_is_done_and_one_that_is_sealed(
 ) -> None:
     caplog.set_level(logging.INFO)
     task = claim(client, file)
-    task = task.model_copy(update={"about": Descriptor(file=file, place=place)})
+    task = replace(task, about=Descriptor(file=file, place=place))
     made = Reports(client, host="h1", policy=RetryPolicy(), on_rest=lambda *_: None)
-    made.success(ME, str(task.token), running(task), Finished())()
+    report_done(made, client, task)
     assert caplog.messages == [line]
+
+
+def report_done(made: Reports, client: RedisClient, task: DownloadTask) -> None:
+    completion = made.success(ME, str(task.token), running(task), Finished())
+    assert isinstance(completion, Completion)
+    (settled,) = client.complete_all(completion.worker, completion.host, [completion.done()])
+    completion.settle(settled)
 
 
 # -- how fast ------------------------------------------------------------------------------------------
