@@ -10,7 +10,7 @@ from benchmarks.waiting import BenchmarkError, InterruptedBenchmarkError, stop_o
 
 #: Modules of this package with `add_options(parser)` and `run(arguments)`; the first line of each one's
 #: docstring is its help.
-_BENCHMARKS = ("fleet", "chaos")
+_BENCHMARKS = ("data-plane", "small-files", "control-plane", "scale", "startup", "polite", "fleet", "chaos")
 
 
 def main() -> int:
@@ -18,7 +18,7 @@ def main() -> int:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     names = parser.add_subparsers(metavar="NAME", required=True)
     for name in _BENCHMARKS:
-        module = importlib.import_module(f"benchmarks.{name}")
+        module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
         about = (module.__doc__ or "").partition("\n")[0]
         one = names.add_parser(
             name,

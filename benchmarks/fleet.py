@@ -9,11 +9,8 @@ error, the report (Markdown) to standard output.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import statistics
-import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -23,19 +20,14 @@ from pathlib import Path
 from benchmarks import report, workloads
 from benchmarks.machines import Machine, NoNamespacesError, network
 from benchmarks.rig import Rig, Run, Setup
+from benchmarks.scratch import scratch, size
 from benchmarks.waiting import BenchmarkError
 from benchmarks.workloads import WORKLOADS, Workload
-from distributed_downloader.config.values import parse_bytes
 from distributed_downloader.storage.place import make_place
 
 SNAPSHOT, NEVER, FLEET = "snapshot", "never", "fleet"
 WAYS = (SNAPSHOT, NEVER, FLEET)
 _NAS_OFF, _NAS_ON = "nas-off", "nas-on"
-
-#: A fast folder to work in, where there is one with room.
-_MEMORY = Path("/dev/shm")  # noqa: S108 - tmpfs, and in it a folder of our own
-#: How much of a folder's free space is ours, for workers keep a reserve and others want some as well.
-_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -60,7 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--machines", type=int, metavar="N", help="machines in the fleet (default 8)")
     add("--rounds", type=int, metavar="R", help="the figures are the medians of so many rounds (default 3)")
-    add("--rate", type=_bytes, metavar="RATE", help="each machine's link, such as 1MB/s (the default)")
+    add("--rate", type=size, metavar="RATE", help="each machine's link, such as 1MB/s (the default)")
     add("--slots", type=int, metavar="N", help="files or parts that one worker fetches at a time (default 2)")
     add("--split", metavar="SIZE", help="bytes of a part in column `fleet` (default 1MiB)")
     add("--lease", type=float, metavar="S", help="lease of the workers where one is killed (default 5)")
@@ -73,13 +65,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="how links are slowed down; namespaces need root (default: they, else proxies)",
     )
     add("--smoke", action="store_true", help="tiny files, 2 machines, 1 round: only to see that all works")
-
-
-def _bytes(text: str) -> int:
-    try:
-        return parse_bytes(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _options(given: argparse.Namespace) -> Options:
@@ -105,11 +90,11 @@ def run(given: argparse.Namespace) -> None:
     amounts = {repo: sum(each.values()) for repo, each in files.items()}
     try:
         with (
-            _folder(2 * sum(amounts.values()) + 2 * max(amounts.values())) as folder,
+            scratch(2 * sum(amounts.values()) + 2 * max(amounts.values())) as folder,
             network(options.network, options.machines, options.rate) as (machines, why),
         ):
             if why:
-                _say(f"cannot make network namespaces ({why}): local proxies limit the rates instead")
+                report.say(f"cannot make network namespaces ({why}): local proxies limit the rates instead")
             repos = workloads.write_repos(folder / "source", files)
             with closing(Rig(machines, folder, repos)) as rig:
                 bench = Bench(options, rig, machines.shape, folder, repos, amounts)
@@ -117,20 +102,6 @@ def run(given: argparse.Namespace) -> None:
             print(_report(options, machines.about, bench), flush=True)
     except NoNamespacesError as error:
         raise BenchmarkError(f"cannot make network namespaces: {error}") from None
-
-
-@contextmanager
-def _folder(needed: int) -> Iterator[Path]:
-    """Yield a folder that all machines share; gone afterwards."""
-    fits = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free * _SHARE > needed
-    with tempfile.TemporaryDirectory(
-        prefix=f"hfd-{os.getpid()}-", dir=_MEMORY if fits else None, ignore_cleanup_errors=True
-    ) as name:
-        yield Path(name)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 @dataclass
@@ -158,7 +129,7 @@ class Bench:
         last = len(machines) - 1
         for number in range(self.options.rounds):
             for workload in self.options.workloads:
-                _say(f"round {number + 1} of {self.options.rounds}: {workload.title}")
+                report.say(f"round {number + 1} of {self.options.rounds}: {workload.title}")
                 if not workload.slow:
                     self._one_round(workload, number, self.rates["full"])
                     continue
@@ -174,7 +145,7 @@ class Bench:
         rate = self.rig.rate(
             self.rig.machines[number], repo, min(amount, nominal * seconds), 10 * seconds + 30
         )
-        _say(f"  {self.rig.machines[number].name}: {rate / 1e6:.4f} MB/s")
+        report.say(f"  {self.rig.machines[number].name}: {rate / 1e6:.4f} MB/s")
         return rate
 
     def _one_round(self, workload: Workload, number: int, rates: list[float]) -> None:
@@ -255,7 +226,7 @@ class Bench:
 
     def _note(self, workload: Workload, way: str, seconds: float) -> None:
         self.figures[workload.name, way].append(seconds)
-        _say(f"  {way}: {seconds:.2f} s, equal to its source")
+        report.say(f"  {way}: {seconds:.2f} s, equal to its source")
 
 
 def _ideal(amount: int, rates: list[float], done: Run) -> float:

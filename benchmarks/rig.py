@@ -121,14 +121,16 @@ class Rig:
         master = self._start(self._network.head, "master", words)
         try:
             # As soon as it tells: the job runs already.
-            number = until(lambda: _job_id(master), "the job's number", _START_SECONDS)
+            number = until(lambda: job_id(master), "the job's number", _START_SECONDS)
             done = self._watch(view, number, kill_after, seconds)
             master.result(_START_SECONDS)
         finally:
             master.end()
         return done
 
-    def _watch(self, view: RedisView, number: int, kill_after: float, seconds: float) -> Run:
+    def _watch(
+        self, view: RedisView, number: int, kill_after: float, seconds: float, look: float = 0.02
+    ) -> Run:
         killed_at = 0.0
 
         def ended() -> JobStatus | None:
@@ -142,7 +144,7 @@ class Rig:
             return None
 
         try:
-            job = until(ended, "the end of the job", seconds)
+            job = until(ended, "the end of the job", seconds, look)
         except BenchmarkError as error:
             raise BenchmarkError(f"{error}\n{self._complaints()}") from None
         if job.state is not JobState.DONE or job.ended_at is None:
@@ -160,11 +162,18 @@ class Rig:
         if self._setup != setup or not all(worker.running for worker in self._workers.values()):
             self._stop_workers()
             self._client.commands.flushall()
-            self._setup = setup
-            self._settings.write_text(self._ini(setup))
-            self._settings.chmod(0o600)
+            self._configure(setup)
             for machine in self.machines:
                 self._workers[machine.name] = self._start_worker(machine, setup.lease)
+        self._until_idle(view)
+        return view
+
+    def _configure(self, setup: Setup) -> None:
+        self._setup = setup
+        self._settings.write_text(self._ini(setup))
+        self._settings.chmod(0o600)
+
+    def _until_idle(self, view: RedisView) -> None:
         count = len(self.machines)
 
         def idle() -> bool:
@@ -173,7 +182,6 @@ class Rig:
             return len(view.workers()) == count and self._blocked() >= count
 
         until(idle, f"{count} idle workers", _START_SECONDS)
-        return view
 
     def _start_worker(self, machine: Machine, lease: float | None) -> Child:
         words = self._command("worker")
@@ -293,7 +301,7 @@ class Rig:
             child.end()
 
 
-def _job_id(master: Child) -> int:
+def job_id(master: Child) -> int:
     """Return the number of the job, 0 before it is told; raises BenchmarkError if it never will be."""
     if found := re.search(r"^Job ID: (\d+)$", master.output, re.MULTILINE):
         return int(found[1])

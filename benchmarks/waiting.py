@@ -17,7 +17,7 @@ T = TypeVar("T")
 #: The checkout, in which the product and its tests lie.
 PROJECT = Path(__file__).parents[1]
 
-#: Seconds between two looks at what is waited for: a small part of what is measured.
+#: Seconds between two looks at what is waited for: a small part of what is measured, unless told otherwise.
 _LOOK = 0.02
 #: Seconds that a process gets to leave by itself.
 _LEAVE_SECONDS = 10.0
@@ -41,14 +41,17 @@ def stop_on_signals() -> None:
         signal.signal(number, lambda *_: _stopping.set())
 
 
-def until(what: Callable[[], T | None], describe: str, seconds: float) -> T:
-    """Wait until `what()` is true, and return it; raises BenchmarkError, and InterruptedBenchmarkError."""
+def until(what: Callable[[], T | None], describe: str, seconds: float, look: float = _LOOK) -> T:
+    """Wait until `what()` is true, and return it; raises BenchmarkError, and InterruptedBenchmarkError.
+
+    There are `look` seconds between two looks.
+    """
     deadline = time.monotonic() + seconds
     while not (result := what()):
         check_interrupted()
         if time.monotonic() > deadline:
             raise BenchmarkError(f"waited {seconds:.0f} s in vain: {describe}")
-        time.sleep(_LOOK)
+        time.sleep(look)
     return result
 
 

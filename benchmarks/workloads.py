@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import hashlib
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -77,6 +78,16 @@ def check_equal(source: Path, got: Path) -> None:
         raise BenchmarkError(
             f"{len(wrong)} of {len(names)} files are not as their source: {wrong[:5]} in {got}"
         )
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file as hashlib.file_digest computes it, which Python 3.10 lacks."""
+    digest, buffer = hashlib.sha256(), bytearray(1 << 18)
+    view = memoryview(buffer)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(view[:count])
+    return digest.hexdigest()
 
 
 def _names(folder: Path) -> set[str]:
