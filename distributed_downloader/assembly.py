@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from distributed_downloader.bandwidth import FleetThrottle
+from distributed_downloader.budget import Budgets
 from distributed_downloader.config import AppConfig
 from distributed_downloader.download.division import Fleet
 from distributed_downloader.download.downloader import Downloader
 from distributed_downloader.folders import Folders
 from distributed_downloader.nas_aggregator import NASAggregator
 from distributed_downloader.outage import Outage
+from distributed_downloader.redis_bandwidth import RedisBandwidth
+from distributed_downloader.redis_budgets import RedisBudgets
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_deliveries import RedisDeliveries
 from distributed_downloader.redis_parts import RedisParts
 from distributed_downloader.retry import RetryPolicy
+from distributed_downloader.ssl_config import HttpClient
+from distributed_downloader.throttle import Throttle
 from distributed_downloader.worker import WorkerNode
 
 
@@ -39,6 +45,8 @@ def make_worker(
         folders=folders,
         fleet=Fleet(RedisParts(redis).fleet, redis.whole),
         owes=lambda: bool(nas and config.nas.delete_after_copy and (nas.trouble or not nas.idle)),
+        http=HttpClient.of(config, Budgets(RedisBudgets(redis))),
+        throttle=_throttle(config, redis),
     )
     return WorkerNode(
         redis,
@@ -52,3 +60,9 @@ def make_worker(
         deliverer=nas,
         ahead=downloader.split_files,
     )
+
+
+def _throttle(config: AppConfig, redis: RedisClient) -> Throttle:
+    """Return what bounds this worker: its own limit, and its share of the fleet's."""
+    own, fleet = config.app.max_bandwidth, config.limits.fleet_bandwidth
+    return FleetThrottle(RedisBandwidth(redis), fleet, own) if fleet else Throttle(own)

@@ -68,7 +68,7 @@ class Standalone:
                 submission.check()
                 background.check()
                 job = self._view.job(submission.job)
-                show(job, self._view.workers(), self.failures(job))
+                show(job, self._view.workers(), self.failures(job), self._view.budgets([job]))
                 if submission.submitted and job.state.ended:
                     return submission.submitted, job
                 if self._worker.stuck:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from distributed_downloader.cli.logs import SafeFormatter
+from distributed_downloader.cli.logs import SafeFormatter, leave_out_origins
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from distributed_downloader.budget import Budgets
     from distributed_downloader.config import AppConfig, ConfigManager
     from distributed_downloader.hub import Hub
     from distributed_downloader.redis_client import RedisClient
@@ -67,6 +68,7 @@ class App:
         handler = logging.StreamHandler()
         handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
         logging.basicConfig(level=config.app.log_level, handlers=[handler])
+        leave_out_origins()
         tell_of_the_unseen()
         for warning in self.manager.warnings:
             click.echo(f"warning: {warning}", err=True)
@@ -80,9 +82,13 @@ class App:
             logging.getLogger("distributed_downloader.reports").setLevel(logging.CRITICAL)
 
     def warn_of_idle_settings(self) -> None:
-        """Say so when a setting asks for what this version cannot do yet."""
-        if self.config.huggingface.enable_hf_transfer:
-            log.warning("[huggingface] enable_hf_transfer: no such engine yet; the standard one is used")
+        """Say so when a setting asks for what cannot be done here."""
+        if not self.config.huggingface.enable_hf_transfer:
+            return
+        from distributed_downloader.download.hf_transfer import idle
+
+        if why := idle(self.config):
+            log.warning("[huggingface] enable_hf_transfer: %s; the standard engine is used", why)
 
     def warn_of_redis(self) -> None:
         """Connect, and say what this Redis could do better."""
@@ -109,7 +115,20 @@ class App:
         from distributed_downloader.hub import Hub
         from distributed_downloader.ssl_config import HttpClient
 
-        return Hub(HttpClient.of(self.config), self.config.huggingface.endpoint)
+        return Hub(HttpClient.of(self.config, self.budgets), self.config.huggingface.endpoint)
+
+    @cached_property
+    def budgets(self) -> Budgets:
+        """What the hub allows us; of this process alone, until it is shared."""
+        from distributed_downloader.budget import Budgets
+
+        return Budgets()
+
+    def share_budgets(self) -> None:
+        """Ask the hub as one with the fleet from now on."""
+        from distributed_downloader.redis_budgets import RedisBudgets
+
+        self.budgets.share(RedisBudgets(self.redis))
 
     @cached_property
     def rules(self) -> Rules:

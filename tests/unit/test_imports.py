@@ -1,8 +1,9 @@
-"""A library whose import fails is whole when it is imported again."""
+"""A library whose import fails is whole when it is imported again; what a start does not need comes later."""
 
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 from pathlib import Path
 
@@ -36,3 +37,31 @@ def test_what_failed_once_is_imported_whole_the_next_time(switch: Path) -> None:
     switch.touch()
     with whole_imports():
         assert importlib.import_module(NAME).VALUE == 3
+
+
+def imported(code: str, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Return the modules that a new process has when it has run some code, where no proxy is set."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    words = [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules, sep='\\n', file=sys.stderr)"]
+    return set(subprocess.run(words, capture_output=True, text=True, check=True).stderr.split())
+
+
+def test_help_imports_no_libraries_but_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = imported("from distributed_downloader.cli import run; run(['--help'])", monkeypatch)
+    assert {"click", "distributed_downloader.cli.worker", "distributed_downloader.cli.forget"} <= found
+    assert not found & {"concurrent.futures", "logging", "pydantic", "redis", "requests", "rich", "urllib3"}
+
+
+def test_a_worker_begins_without_what_it_may_never_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "from distributed_downloader.assembly import make_worker\n"
+        "from distributed_downloader.config import AppConfig\n"
+        "from distributed_downloader.redis_client import RedisClient\n"
+        "config = AppConfig.model_validate({})\n"
+        "make_worker(config, RedisClient(config.redis))"
+    )
+    found = imported(code, monkeypatch)
+    assert {"redis", "urllib3"} <= found
+    assert not found & {"hf_xet", "httpx", "huggingface_hub", "requests", "rich.console"}
