@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 from distributed_downloader.errors import LocalError, TransferError, TransientError
 
@@ -18,15 +19,19 @@ _DRY = {
     errno.ENOMEM: "out of memory: see what else runs here, or lower --concurrency",
     errno.ENOBUFS: "out of network buffers: see what else runs here",
 }
-#: What Python says of memory where it raises no MemoryError: for a thread, and for a module to be loaded.
-_NO_MEMORY = re.compile("can't start new thread|failed to map segment|cannot allocate memory", re.IGNORECASE)
+#: What Python says of memory where it raises no MemoryError: for a thread, for a module to be loaded, and
+#: of C code that gives up without a word when it gets none.
+_NO_MEMORY = re.compile(
+    "can't start new thread|failed to map segment|cannot allocate memory|error return without exception set",
+    re.IGNORECASE,
+)
 
 
 def dry(error: BaseException) -> LocalError | None:
     """Return our error if memory, threads or file descriptors of this machine are used up; else None."""
     for cause in _causes(error):
         if isinstance(cause, MemoryError) or (
-            isinstance(cause, (RuntimeError, ImportError)) and _NO_MEMORY.search(str(cause))
+            isinstance(cause, (RuntimeError, ImportError, SystemError)) and _NO_MEMORY.search(str(cause))
         ):
             return LocalError(f"this machine is {_DRY[errno.ENOMEM]}")
         if isinstance(cause, OSError) and cause.errno in _DRY:
@@ -51,7 +56,8 @@ def tell_of_the_unseen() -> None:
             tell(log, f"thread {what.thread.name if what.thread else '?'}", what.exc_value)
 
     def ignored(what: sys.UnraisableHookArgs) -> None:
-        log.debug("ignored: %s", what.err_msg or what.object, exc_info=what.exc_value)
+        with suppress(MemoryError):  # else Python itself would show this one
+            log.debug("ignored: %s", what.err_msg or what.object, exc_info=what.exc_value)
 
     threading.excepthook, sys.unraisablehook = in_thread, ignored
 

@@ -18,6 +18,7 @@ DRY = [
     (MemoryError(), "out of memory"),
     (RuntimeError("can't start new thread"), "out of memory"),
     (ImportError("x.so: failed to map segment from shared object"), "out of memory"),
+    (SystemError("error return without exception set"), "out of memory"),
     (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "ulimit -n"),
     (OSError(errno.ENFILE, os.strerror(errno.ENFILE)), "out of file descriptors"),
     (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "out of memory"),
@@ -99,3 +100,22 @@ def test_what_is_raised_where_nobody_can_catch_it_is_for_debug(
     with caplog.at_level("DEBUG"):
         Dying()
     assert [record.levelname for record in caplog.records if "ignored" in record.message] == ["DEBUG"]
+
+
+def test_without_memory_to_tell_of_it_nothing_is_told(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def debug(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(logging.getLogger("distributed_downloader.unexpected"), "debug", debug)
+    tell_of_the_unseen()
+
+    class Dying:
+        def __del__(self) -> None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    Dying()
+    assert capfd.readouterr().err == ""
