@@ -26,8 +26,8 @@ _PARTING = 0.5
 _THIRSTY = 0.9
 #: Rounds over which that is measured: pieces of bytes make single ones uneven.
 _ROUNDS = 3
-#: Who uses less may grow until the next round: by that factor, and by so many bytes a second.
-_GROWTH, _LEAST = 1.25, 1 << 16
+#: Who uses less may grow until the next round: by that factor, and all together by that part of the whole.
+_GROWTH, _LEAST = 1.25, 1 / 100
 
 
 class Demand(NamedTuple):
@@ -37,17 +37,30 @@ class Demand(NamedTuple):
     limit: int
 
 
+class Share(NamedTuple):
+    """What a worker gets of the fleet's limit, bytes a second: `sure` are its own, all of them are the limit.
+
+    Up to `room` it may use until the next round, in which that counts.
+    """
+
+    sure: float
+    room: float
+
+
 class Board(Protocol):
     """Where the workers of a fleet tell each other what they could use; RedisBandwidth is the real one."""
 
-    def tell(self, own: Demand) -> tuple[int | None, Mapping[str, Demand]]:
+    def tell(self, own: Demand) -> tuple[Share | None, Mapping[str, Demand]]:
         """Say what we could use; return our share if there is one, and all demands if it is our turn.
 
         Raises RedisUnavailableError.
         """
 
-    def publish(self, shares: Mapping[str, float]) -> int:
-        """Say who gets what; returns our own share. Raises RedisUnavailableError."""
+    def publish(self, shares: Mapping[str, Share]) -> Share | None:
+        """Say who gets what, and nobody else gets anything; returns our own share.
+
+        Raises RedisUnavailableError.
+        """
 
     def leave(self) -> None:
         """Say that we use nothing any more, and have no share. Raises RedisUnavailableError."""
@@ -63,6 +76,15 @@ def shares(limit: float, wanted: Mapping[str, float]) -> dict[str, float]:
         found[name] = min(want, left / (len(wanted) - place))
         left -= found[name]
     return {name: share + left / len(wanted) for name, share in found.items()}
+
+
+def with_room(found: Mapping[str, float], wanted: Mapping[str, float]) -> dict[str, Share]:
+    """Add the room to shares. Nobody grows above who gets most, so that whoever wants more is held."""
+    most, least = max(found.values()), _LEAST * sum(found.values()) / len(found)
+    return {
+        name: Share(share, max(share, min(wanted[name] * _GROWTH + least, most)))
+        for name, share in found.items()
+    }
 
 
 class _Mark(NamedTuple):
@@ -85,7 +107,7 @@ def wanted(marks: Sequence[_Mark], most: float) -> float:
 
 
 class FleetThrottle(Throttle):
-    """A worker's share of the fleet's bandwidth; while Redis is away, the last one stays.
+    """A worker's share of the fleet's bandwidth; while Redis is away, the last one stays, and does not grow.
 
     A thread of its own asks for it while bytes come in or wait; when none do, it gives it up, and sleeps.
     """
@@ -95,9 +117,10 @@ class FleetThrottle(Throttle):
     def __init__(
         self, board: Board, limit: int, own_limit: int = 0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._most = own_limit or math.inf
-        super().__init__(self._whole(limit * _FIRST), clock)
-        self._board, self._limit = board, limit
+        self._most, self._limit = own_limit or math.inf, limit
+        self._sure = self._first = self._whole(limit * _FIRST)
+        super().__init__(self._first, clock)
+        self._board = board
         self._moves, self._closed = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._marks: deque[_Mark] = deque([_Mark(clock(), 0, 0)], _ROUNDS + 1)
@@ -154,23 +177,31 @@ class FleetThrottle(Throttle):
 
     def round(self) -> None:
         """Say what we could use, and keep to what we get; raises RedisUnavailableError."""
-        own = self._wanted()
-        share, demands = self._board.tell(Demand(own, self._limit))
-        if demands:
-            limit = min(demand.limit for demand in demands.values())
-            self._warn(limit)
-            found = self._board.publish(shares(limit, {name: each.wanted for name, each in demands.items()}))
-            if share or len(demands) == 1:
-                share = found  # else others still have what is to be ours, until the next round
-        if share is not None:
-            # What we do not use others have, and what we grow by counts in the next round.
-            room = min(share * _GROWTH + min(_LEAST, self._limit / 100), self._limit)
-            self._keep_to(self._whole(share if own >= self._most else room))
+        try:
+            share = self._share(Demand(self._wanted(), self._limit))
+        except RedisUnavailableError:
+            self.keep_to(self._sure)  # what we grow by would count in no round
+            raise
+        if share:
+            self._sure = self._whole(share.sure)
+            self.keep_to(self._whole(share.room))
+
+    def _share(self, own: Demand) -> Share | None:
+        share, demands = self._board.tell(own)
+        if not demands:
+            return share
+        limit = min(demand.limit for demand in demands.values())
+        self._warn(limit)
+        wants = {name: each.wanted for name, each in demands.items()}
+        found = self._board.publish(with_room(shares(limit, wants), wants))
+        # If we are new, others still have what is to be ours, until the next round.
+        return found if share or len(demands) == 1 else None
 
     def leave(self) -> None:
         """Give our share up, and begin anew with the next byte; raises RedisUnavailableError."""
         self._board.leave()
-        self._keep_to(self._whole(self._limit * _FIRST))
+        self._sure = self._first
+        self.keep_to(self._first)
 
     def _wanted(self) -> float:
         last, now = self._marks[-1], self._clock()
@@ -182,7 +213,7 @@ class FleetThrottle(Throttle):
         return wanted(self._marks, self._most)
 
     def _whole(self, share: float) -> int:
-        return max(1, int(min(share, self._most)))
+        return max(1, int(min(share, self._most, self._limit)))
 
     def _warn(self, limit: int) -> None:
         if limit < self._limit and limit != self._told_of:

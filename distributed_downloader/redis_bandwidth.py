@@ -6,8 +6,8 @@ import secrets
 import socket
 from collections.abc import Mapping
 
-from distributed_downloader.bandwidth import PULSE, Demand
-from distributed_downloader.checks import MOST, number_or
+from distributed_downloader.bandwidth import PULSE, Demand, Share
+from distributed_downloader.checks import MOST, number, number_or
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_connection import translated
 
@@ -24,7 +24,7 @@ class RedisBandwidth:
         self._client = client
         self._name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
 
-    def tell(self, own: Demand) -> tuple[int | None, Mapping[str, Demand]]:
+    def tell(self, own: Demand) -> tuple[Share | None, Mapping[str, Demand]]:
         """See `bandwidth.Board`."""
         times = (round(PULSE * 900), round(SILENT * 1000))
         share, *rows = self._client.scripts.run("share", self._name, _whole(own.wanted), own.limit, *times)
@@ -34,17 +34,18 @@ class RedisBandwidth:
             for name, wanted, text in found
             if (limit := number_or(text, 0))
         }
-        return number_or(share, 0) or None, demands
+        return _share(share), demands
 
-    def publish(self, shares: Mapping[str, float]) -> int:
+    def publish(self, shares: Mapping[str, Share]) -> Share | None:
         """See `bandwidth.Board`."""
-        whole = {name: _whole(share) for name, share in shares.items()}
+        whole = {name: Share(*map(_whole, share)) for name, share in shares.items()}
         key = self._client.key("shares")
         with translated(self._client.address), self._client.commands.pipeline(transaction=True) as pipe:
-            pipe.hset(key, items=[word for pair in whole.items() for word in pair])
+            pipe.delete(key)  # with the shares of those who have left since somebody worked them out
+            pipe.hset(key, mapping={name: f"{share.sure} {share.room}" for name, share in whole.items()})
             pipe.pexpire(key, _KEPT * 1000)
             pipe.execute()
-        return whole.get(self._name, 0)
+        return whole.get(self._name)
 
     def leave(self) -> None:
         """See `bandwidth.Board`."""
@@ -52,6 +53,14 @@ class RedisBandwidth:
             for key in ("bandwidth", "shares"):
                 pipe.hdel(self._client.key(key), self._name)
             pipe.execute()
+
+
+def _share(text: str) -> Share | None:
+    try:
+        sure, room = map(number, text.split(" "))
+    except ValueError:  # there is none, or litter
+        return None
+    return Share(sure, room)
 
 
 def _whole(rate: float) -> int:

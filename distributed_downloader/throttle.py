@@ -14,9 +14,9 @@ from distributed_downloader.cancel import Cancel
 MAX_READ = 1 << 22
 #: Smallest read under a limit; less would cost more CPU than it smooths.
 MIN_READ = 1 << 13
-#: Seconds of bandwidth that one read may use, so that the slots take short turns.
-TURN = 0.1
-#: Seconds of unused bandwidth that may be made good later.
+#: Seconds of bandwidth that one read may use: so much too much may a slot have in hand when it has to wait.
+TURN = 0.02
+#: Seconds of unused bandwidth that may be made good later; at least those that the smallest read takes.
 BURST = 0.1
 #: Seconds for which nobody waits: less is what a float is off.
 _MOMENT = 1e-7
@@ -72,7 +72,7 @@ class Throttle:
             wait = (place - self._passed) / self._rate
         return wait if wait > _MOMENT else 0.0
 
-    def _keep_to(self, rate: int) -> None:
+    def keep_to(self, rate: int) -> None:
         """Keep to another limit, which is not 0, from now on.
 
         Nobody who waits already waits longer for it: those bytes came in at the rate of before.
@@ -87,7 +87,7 @@ class Throttle:
         """Let pass what was within the limit since the last time; the lock is held."""
         now = self._clock()
         passed = self._passed + (now - self._at) * self._rate
-        self._passed, self._at = min(passed, self._taken + BURST * self._rate), now
+        self._passed, self._at = min(passed, self._taken + max(BURST * self._rate, MIN_READ)), now
 
     def close(self) -> None:
         """Let go of whatever the limit comes from."""

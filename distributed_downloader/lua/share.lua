@@ -5,7 +5,7 @@
 -- ARGV[5] -> ms of a round
 -- ARGV[6] -> ms after which a worker that says nothing more is left out
 --
--- Returns {its share or "", worker, wanted, limit, worker, wanted, limit ...}.
+-- Returns {its share as it was published or "", worker, wanted, limit, worker, wanted, limit ...}.
 local KEPT = 60000
 local now, board, worker = clock(), key('bandwidth'), ARGV[2]
 local new = redis.call('HSET', board, worker, table.concat({ARGV[3], ARGV[4], now}, ' '))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_downloader.bandwidth import Demand, FleetThrottle, _Mark, shares, wanted
+from distributed_downloader.bandwidth import Demand, FleetThrottle, Share, _Mark, shares, wanted, with_room
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.errors import RedisUnavailableError
 from distributed_downloader.throttle import Throttle
@@ -62,7 +63,7 @@ def test_who_uses_what_it_may_could_use_more() -> None:
 def test_who_waits_could_use_more() -> None:
     table = Table()
     member = Member(table, "a", 1_000_000, 1e9)
-    member.throttle._keep_to(10)
+    member.throttle.keep_to(10)
     for second in range(10):
         member.run_to(1001.0 + second)
         member.throttle._wanted()
@@ -73,6 +74,23 @@ def test_who_has_just_begun_may_want_anything() -> None:
     assert wanted([_Mark(5, 0, 0), _Mark(5, 0, 0)], math.inf) == math.inf
 
 
+@given(LIMITS, WANTS)
+def test_nobody_grows_above_who_gets_most(limit: int, wants: dict[str, float]) -> None:
+    """Else a fleet whose lines get faster would stay above its limit: nobody would be held."""
+    found = shares(limit, wants)
+    for name, share in with_room(found, wants).items():
+        assert share.sure == found[name]
+        assert share.sure <= share.room <= max(found.values())
+
+
+def test_who_wants_less_may_grow_but_no_further_than_the_others_are() -> None:
+    wants = {"slow": 8, "nearly": 36, "a": math.inf, "b": math.inf}
+    found = with_room(shares(120, wants), wants)
+    assert found["slow"].room == pytest.approx(8 * 1.25 + 120 / 100 / 4)
+    assert found["nearly"] == (36, 38)
+    assert found["a"] == found["b"] == (38, 38)
+
+
 # -- a fleet on a clock of our own ----------------------------------------------------------------
 
 
@@ -81,7 +99,7 @@ class Table:
 
     def __init__(self) -> None:
         self.demands: dict[str, Demand] = {}
-        self.shares: Mapping[str, float] = {}
+        self.shares: Mapping[str, Share] = {}
         self.away = False
 
     def seat(self, name: str) -> Seat:
@@ -92,16 +110,16 @@ class Seat:
     def __init__(self, table: Table, name: str) -> None:
         self.table, self.name = table, name
 
-    def tell(self, own: Demand) -> tuple[int | None, Mapping[str, Demand]]:
+    def tell(self, own: Demand) -> tuple[Share | None, Mapping[str, Demand]]:
         if self.table.away:
             raise RedisUnavailableError("away")
         first = self.name not in self.table.demands or self.name == min(self.table.demands)
         self.table.demands[self.name] = own
-        return int(self.table.shares.get(self.name, 0)) or None, self.table.demands if first else {}
+        return self.table.shares.get(self.name), self.table.demands if first else {}
 
-    def publish(self, shares: Mapping[str, float]) -> int:
+    def publish(self, shares: Mapping[str, Share]) -> Share:
         self.table.shares = shares
-        return int(shares[self.name])
+        return shares[self.name]
 
     def leave(self) -> None:
         self.table.demands.pop(self.name, None)
@@ -188,6 +206,61 @@ def test_a_workers_own_limit_counts_too() -> None:
     assert fleet_of(20_000_000, 1e9, 1e9, own=3_000_000) == pytest.approx([3e6, 3e6], rel=0.05)
 
 
+def rounds_of(members: list[Member], begin: float, seconds: float) -> float:
+    """Let all work on for so long; return the most bytes a second that came in three seconds."""
+    marks = [sum(member.got for member in members)]
+    for half in range(round(seconds * 2)):
+        for member in members:
+            member.run_to(begin + (half + 1) / 2)
+        for member in members:
+            with suppress(RedisUnavailableError):
+                member.round()
+        marks.append(sum(member.got for member in members))
+    return max(after - before for before, after in zip(marks, marks[6:], strict=False)) / 3
+
+
+#: Bytes a second of the fleet, and of what is there the parts that each line brings at first, and later.
+FASTER = pytest.mark.parametrize(
+    ("limit", "early", "late"),
+    [
+        (20_000_000, [0.2] * 4, [0.28] * 4),
+        (20_000_000, [0.08] * 10, [0.12] * 10),
+        (5_000_000, [0.016] * 50, [0.03] * 50),
+        (5_000_000, [0.008] * 100, [0.0195] * 100),
+        (100_000_000, [0.008] * 100, [0.0115] * 100),
+        (20_000_000, [0.4, 0.2, 0.1, 0.1], [2.0] * 4),
+    ],
+    ids=lambda value: f"{len(value)} of {value[0]}" if isinstance(value, list) else str(value),
+)
+
+
+def faster(limit: int, early: list[float], late: list[float], away: bool) -> list[float]:
+    """Let lines that bring less than the limit bring more; return parts of the limit: at once, and later."""
+    table = Table()
+    members = [Member(table, f"w{i:03}", limit, part * limit) for i, part in enumerate(early)]
+    rounds_of(members, 1000, 30)
+    table.away = away
+    for member, part in zip(members, late, strict=True):
+        member.line = part * limit
+    return [rounds_of(members, begin, 30) / limit for begin in (1030, 1060)]
+
+
+@FASTER
+def test_a_fleet_keeps_to_its_limit_when_its_lines_get_faster(
+    limit: int, early: list[float], late: list[float]
+) -> None:
+    at_once, later = faster(limit, early, late, away=False)
+    assert at_once <= 1.1  # until all know of it
+    assert later == pytest.approx(1, rel=0.05)
+
+
+@FASTER
+def test_a_fleet_keeps_to_its_limit_when_its_lines_get_faster_while_redis_is_away(
+    limit: int, early: list[float], late: list[float]
+) -> None:
+    assert max(faster(limit, early, late, away=True)) <= 1.05
+
+
 @pytest.mark.parametrize("count", [2, 4, 20])
 def test_a_fleet_that_begins_at_once_does_not_begin_with_more(count: int) -> None:
     limit, table = 20_000_000, Table()
@@ -266,6 +339,34 @@ def test_while_redis_is_away_the_last_share_stays() -> None:
     assert member.throttle._rate == rate == 1_000_000
 
 
+def test_while_redis_is_away_nobody_has_room_to_grow() -> None:
+    board = Counter(share=300, room=400)
+    throttle = FleetThrottle(board, 1000)
+    throttle.round()
+    assert throttle._rate == 400
+    board.away = True
+    with pytest.raises(RedisUnavailableError):
+        throttle.round()
+    assert throttle._rate == 300
+
+
+def test_who_left_begins_anew_even_if_redis_is_away_by_then() -> None:
+    board = Counter(share=300)
+    throttle = FleetThrottle(board, 1000)
+    throttle.round()
+    throttle.leave()
+    board.away = True
+    with pytest.raises(RedisUnavailableError):
+        throttle.round()
+    assert throttle._rate == 10
+
+
+def test_no_share_is_more_than_the_limit_whoever_wrote_it() -> None:
+    throttle = FleetThrottle(Counter(share=1 << 50), 1000)
+    throttle.round()
+    assert throttle._rate == 1000
+
+
 def test_the_thread_asks_while_bytes_come_in_and_ends() -> None:
     table = Table()
     throttle = FleetThrottle(table.seat("a"), 1 << 30)
@@ -306,15 +407,18 @@ def test_who_ends_leaves_and_has_no_thread_any_more(monkeypatch: pytest.MonkeyPa
 class Counter:
     """A board that tells of one share, and counts how often it is asked."""
 
-    def __init__(self, share: int = 1) -> None:
-        self.share, self.asked, self.left = share, threading.Semaphore(0), threading.Semaphore(0)
+    def __init__(self, share: int = 1, room: int = 0) -> None:
+        self.share, self.room, self.away = share, room, False
+        self.asked, self.left = threading.Semaphore(0), threading.Semaphore(0)
 
-    def tell(self, own: Demand) -> tuple[int | None, Mapping[str, Demand]]:
+    def tell(self, own: Demand) -> tuple[Share | None, Mapping[str, Demand]]:
         self.asked.release()
-        return self.share, {}
+        if self.away:
+            raise RedisUnavailableError("away")
+        return Share(self.share, self.room or self.share), {}
 
-    def publish(self, shares: Mapping[str, float]) -> int:
-        return self.share
+    def publish(self, shares: Mapping[str, Share]) -> Share:
+        return Share(self.share, self.room or self.share)
 
     def leave(self) -> None:
         self.left.release()
