@@ -45,6 +45,13 @@ class Bucket:
         self.waiting, self.asked = 0, False
         #: When Redis last answered.
         self.answered = now
+        #: Windows that began since the first one.
+        self.windows = 0
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a request is on its way or waits, or Redis is being asked for one."""
+        return bool(self._flying or self.waiting or self.asked)
 
     @staticmethod
     def _usable(heard: Told) -> int:
@@ -67,6 +74,7 @@ class Bucket:
         new = ends >= self._ends + heard.window / 2
         if new:
             self._held, self._rests_until = 0, 0.0  # of the window before, or as long as we guessed
+            self.windows += 1
         elif self._until > self._ends or ends <= self._ends - heard.window / 2:
             return False  # of a window that is over
         else:

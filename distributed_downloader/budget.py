@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 PATIENCE = 3.0
 #: Seconds after which a Redis that was away is asked again.
 _AWAY = 5.0
+#: Buckets that are remembered, beside those in use: a hub may name another one in each answer.
+MOST_BUCKETS = 64
 
 
 class Ledger(Protocol):
@@ -53,6 +55,7 @@ class Budgets:
         self._away_until = 0.0
         #: Who asks where for what -> the bucket that the hub named for it.
         self._named: dict[tuple[str, str, str], Bucket] = {}
+        #: Whose -> each; what was heard of last is at the end.
         self._buckets: dict[tuple[str, str], Bucket] = {}
         self._log_again = 0.0
 
@@ -84,24 +87,31 @@ class Budgets:
 
     def learn(self, url: str, token: str, headers: Mapping[str, str]) -> None:
         """Take note of what an answer tells."""
-        heard, now = told(headers), self._clock()
+        heard = told(headers)
         if heard is None:
             return
-        where = origin(url)
+        where, now = origin(url), self._clock()
         name = account(where, token, self._host)
         with self._came:
-            bucket = self._buckets.get((name, heard.bucket))
-            if bucket is None:
-                bucket = self._buckets[name, heard.bucket] = Bucket(name, where, heard, now)
+            bucket = self._buckets.pop((name, heard.bucket), None) or Bucket(name, where, heard, now)
+            self._buckets[name, heard.bucket] = self._named[self._key(url, token)] = bucket
             if bucket.hear(heard, now):
                 self._came.notify_all()
-            self._named[self._key(url, token)] = bucket
+            self._forget()
 
     def close(self) -> None:
         """Ask Redis nothing more; what is in hand is void when its window ends."""
         with self._came:
             self._closed = True
             self._wanted.notify_all()
+
+    def _forget(self) -> None:
+        """Forget what was not heard of for longest, of too many buckets; the lock is held."""
+        if len(self._buckets) <= MOST_BUCKETS:
+            return
+        gone = next((bucket for bucket in self._buckets.values() if not bucket.in_use), None)
+        self._buckets = {name: bucket for name, bucket in self._buckets.items() if bucket is not gone}
+        self._named = {place: bucket for place, bucket in self._named.items() if bucket is not gone}
 
     @staticmethod
     def _key(url: str, token: str) -> tuple[str, str, str]:
@@ -171,9 +181,8 @@ class Budgets:
 
     def _start(self) -> None:
         if self._asker is None or not self._asker.is_alive():
-            asker = threading.Thread(target=self._ask_for_all, name="budget", daemon=True)
-            asker.start()
-            self._asker = asker
+            self._asker = threading.Thread(target=self._ask_for_all, name="budget", daemon=True)
+            self._asker.start()  # which may fail when it runs already
 
     def _ask_for_all(self) -> None:
         while ledger := self._next():
@@ -206,11 +215,10 @@ class Budgets:
             return None
 
     def _ask(self, ledger: Ledger, bucket: Bucket) -> None:
-        bucket.asked = True
         grant: Grant | None = None
         try:
             with self._came:
-                now = self._clock()
+                bucket.asked, windows, now = True, bucket.windows, self._clock()
                 heard, out = bucket.heard(now), bucket.out(now)
             grant = ledger.spend(bucket.account, bucket.endpoint, heard, out, HANDFUL)
         finally:
@@ -218,6 +226,7 @@ class Budgets:
                 bucket.asked = False
                 if grant:
                     bucket.answered = self._clock()
+                if grant and bucket.windows == windows:  # else it is about one that is over
                     bucket.accept(grant, bucket.answered)
                 self._came.notify_all()
 

@@ -34,7 +34,8 @@ class Told(NamedTuple):
 
 def told(headers: Mapping[str, str]) -> Told | None:
     """Return what an answer tells; None where it has no such headers, or none that make sense."""
-    limit = _LIMIT.search(headers.get("RateLimit", ""))
+    said = headers.get("RateLimit")
+    limit = _LIMIT.search(said) if said else None
     if limit is None:
         return None
     policies = _POLICY.findall(headers.get("RateLimit-Policy", ""))

@@ -13,6 +13,7 @@
 -- What the hub told last counts all that was answered; what workers have out comes on top of that.  `turned` is 0
 -- in a window of which the hub has told; else it is the time at which it began by our clock.
 local ROUNDING = 1000   -- what the hub's whole seconds may be off
+local MOST = 20000      -- budgets that are kept: a hub may name another bucket in each answer
 local name, worker = ARGV[2] .. ':' .. ARGV[3], ARGV[10]
 local place, outs, now = key('budget:' .. name), key('out:' .. name), clock()
 local told, told_end, full, window = number(ARGV[5]), now + number(ARGV[6]), number(ARGV[7]), number(ARGV[9])
@@ -50,4 +51,9 @@ redis.call('PEXPIRE', place, ends - now + window)
 local over = redis.call('ZRANGEBYSCORE', key('budgets'), '-inf', now)
 if #over > 0 then redis.call('ZREM', key('budgets'), unpack(over, 1, math.min(#over, 100))) end
 redis.call('ZADD', key('budgets'), ends, name)
+if redis.call('ZCARD', key('budgets')) > MOST then
+  local longest = redis.call('ZREVRANGE', key('budgets'), 0, 0)[1]
+  redis.call('ZREM', key('budgets'), longest)
+  redis.call('DEL', key('budget:' .. longest), key('out:' .. longest))
+end
 return {count, ends - now, rest}

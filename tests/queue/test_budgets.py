@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import redis as redis_py
 
-from distributed_downloader.bandwidth import Demand
+from distributed_downloader.bandwidth import Demand, Share
 from distributed_downloader.bucket import HANDFUL
 from distributed_downloader.checks import origin
 from distributed_downloader.quota import HubBudget, Told
@@ -187,6 +187,18 @@ def test_what_is_over_goes_away(clerk: Clerk, redis: redis_py.Redis) -> None:
     assert redis.zrange(f"{NS}budgets", 0, -1) == [f"{'b' * 16}:resolvers"]
 
 
+def test_a_hub_that_names_ever_new_buckets_does_not_fill_redis(clerk: Clerk, redis: redis_py.Redis) -> None:
+    others = [f"{'b' * 16}:b{number}" for number in range(20_000)]
+    redis.zadd(f"{NS}budgets", {name: START + 3_000_000 + number for number, name in enumerate(others)})
+    redis.hset(f"{NS}budget:{others[-1]}", "left", 7)
+    redis.hset(f"{NS}out:{others[-1]}", "w", 7)
+    for _ in range(3):
+        assert clerk.spend(heard(100)) > 0
+    assert redis.zcard(f"{NS}budgets") == 20_000
+    assert redis.zscore(f"{NS}budgets", f"{ACCOUNT}:resolvers")
+    assert not redis.exists(f"{NS}budget:{others[-1]}", f"{NS}out:{others[-1]}")
+
+
 # -- who looks on ---------------------------------------------------------------------------------
 
 
@@ -230,8 +242,8 @@ def test_who_is_new_learns_all_demands_and_others_once_in_a_round(
     share, demands = a.tell(Demand(float("inf"), 100))
     assert share is None
     assert [demand.limit for demand in demands.values()] == [100]
-    assert a.publish(dict.fromkeys(demands, 60.7)) == 60
-    assert a.tell(Demand(5, 100)) == (60, {})
+    assert a.publish(dict.fromkeys(demands, Share(60.7, 75.9))) == (60, 75)
+    assert a.tell(Demand(5, 100)) == ((60, 75), {})
     share, demands = b.tell(Demand(7, 90))
     assert share is None
     assert sorted(demands.values()) == [(5, 100), (7, 90)]
@@ -243,7 +255,7 @@ def test_who_is_silent_has_no_share(client: RedisClient, seat: Callable[[], Redi
     client.scripts.now = START
     a, b = seat(), seat()
     _, demands = a.tell(Demand(5, 100))
-    a.publish(dict.fromkeys(demands, 50))
+    a.publish(dict.fromkeys(demands, Share(50, 50)))
     client.scripts.now = START + 6000
     assert list(b.tell(Demand(7, 100))[1].values()) == [(7, 100)]
     assert a.tell(Demand(5, 100))[0] is None
@@ -256,15 +268,50 @@ def test_who_leaves_has_no_share_and_is_new_when_it_comes_back(
     a, b = seat(), seat()
     a.tell(Demand(5, 100))
     _, demands = b.tell(Demand(7, 100))
-    a.publish(dict.fromkeys(demands, 50))
+    a.publish(dict.fromkeys(demands, Share(50, 50)))
     a.leave()
-    assert b.tell(Demand(7, 100))[0] == 50
+    assert b.tell(Demand(7, 100))[0] == (50, 50)
     share, demands = a.tell(Demand(5, 100))
     assert share is None
     assert sorted(demands.values()) == [(5, 100), (7, 100)]
     b.leave()
     a.leave()
     assert not client.commands.exists(f"{NS}bandwidth", f"{NS}shares")
+
+
+def test_who_leaves_while_another_works_out_the_shares_has_none_when_it_comes_back(
+    client: RedisClient, seat: Callable[[], RedisBandwidth]
+) -> None:
+    client.scripts.now = START
+    a, b = seat(), seat()
+    b.tell(Demand(7, 100))
+    _, demands = a.tell(Demand(5, 100))
+    b.leave()
+    a.publish(dict.fromkeys(demands, Share(50, 50)))
+    client.commands.delete(f"{NS}sharing")
+    _, demands = a.tell(Demand(5, 100))
+    a.publish(dict.fromkeys(demands, Share(100, 100)))
+    assert client.commands.hlen(f"{NS}shares") == 1
+    assert b.tell(Demand(7, 100))[0] is None
+
+
+def test_shares_that_nobody_works_out_any_more_are_forgotten(
+    client: RedisClient, seat: Callable[[], RedisBandwidth]
+) -> None:
+    a = seat()
+    _, demands = a.tell(Demand(5, 100))
+    a.publish(dict.fromkeys(demands, Share(50, 50)))
+    assert 0 < client.commands.pttl(f"{NS}shares") <= 60_000
+
+
+@pytest.mark.parametrize("litter", ["", "x", "1", "1 x", "1 2 3", "-1 2", "9" * 40, "1e9 1"])
+def test_a_share_that_makes_no_sense_is_none(
+    client: RedisClient, seat: Callable[[], RedisBandwidth], litter: str
+) -> None:
+    a = seat()
+    _, demands = a.tell(Demand(5, 100))
+    client.commands.hset(f"{NS}shares", next(iter(demands)), litter)
+    assert a.tell(Demand(5, 100))[0] is None
 
 
 @pytest.mark.parametrize("litter", ["", "x", "1 2", "1 0 9999999999999", "9" * 40, "1e9 1 9999999999999"])

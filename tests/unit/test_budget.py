@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from distributed_downloader.bucket import HANDFUL, Bucket, Grant
-from distributed_downloader.budget import Budgets
+from distributed_downloader.budget import MOST_BUCKETS, Budgets
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.errors import RedisUnavailableError, StoppedError
 from distributed_downloader.quota import Told, spare, told
@@ -183,7 +183,8 @@ def test_without_a_thread_what_was_heard_counts(
     with monkeypatch.context() as no_threads:
         no_threads.setattr(threading.Thread, "start", refuse)
         taken = [budgets.take(URL, "", cancel) for _ in range(50)]
-    assert budgets._asker is None
+    assert budgets._asker
+    assert not budgets._asker.is_alive()
     (known,) = budgets._buckets.values()
     for each in taken:
         assert each is known
@@ -215,6 +216,30 @@ def test_a_request_that_was_taken_goes_on_without_a_thread(
     budgets.close()
 
 
+def test_a_thread_whose_start_failed_late_is_the_one_that_asks(
+    cancel: Cancel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    till, now, started = Till(*[Grant(HANDFUL, 60)] * 4), 1000.0, list[threading.Thread]()
+    budgets, start = Budgets(till, lambda: now), threading.Thread.start
+    budgets.learn(URL, "", answer(100))
+
+    def begin_and_fail(thread: threading.Thread) -> None:
+        started.append(thread)
+        start(thread)
+        raise RuntimeError("can't allocate lock")
+
+    monkeypatch.setattr(threading.Thread, "start", begin_and_fail)
+    budgets.done(budgets.take(URL, "", cancel))
+    now += 6
+    for _ in range(HANDFUL):  # more than were taken alone
+        budgets.done(budgets.take(URL, "", cancel))
+    assert till.asked.wait(60)
+    assert len(started) == 1
+    budgets.close()
+    started[0].join(60)
+    assert not started[0].is_alive()
+
+
 def test_the_asker_ends_with_us(cancel: Cancel) -> None:
     budgets = Budgets(Till(Grant(HANDFUL, 60)))
     budgets.learn(URL, "", answer(100))
@@ -243,6 +268,86 @@ def test_many_threads_never_have_more_than_was_handed_out(cancel: Cancel) -> Non
         thread.join(60)
     assert len(got) == 200
     assert sum(1 for call in till.calls if call[3]) >= 20
+    budgets.close()
+
+
+# -- a hub that names many buckets ----------------------------------------------------------------
+
+
+def name_many(budgets: Budgets) -> None:
+    for number in range(20 * MOST_BUCKETS):
+        budgets.learn(f"{URL}?{number}", "", answer(100, bucket=f"b{number}"))
+
+
+def test_a_hub_that_names_ever_new_buckets_does_not_fill_our_memory() -> None:
+    budgets = Budgets()
+    name_many(budgets)
+    assert len(budgets._buckets) == MOST_BUCKETS
+    for number in range(20 * MOST_BUCKETS):
+        budgets.learn(URL, f"hf_{number}", answer(100))
+    assert len(budgets._buckets) == MOST_BUCKETS
+    assert len(budgets._named) <= MOST_BUCKETS
+
+
+def test_a_bucket_with_a_request_on_its_way_is_kept(cancel: Cancel) -> None:
+    budgets = Budgets()
+    budgets.learn(API, "", answer(100, bucket="api"))
+    taken = budgets.take(API, "", cancel)
+    name_many(budgets)
+    assert taken
+    assert taken in budgets._buckets.values()
+    budgets.done(taken)
+    name_many(budgets)
+    assert taken not in budgets._buckets.values()
+
+
+def test_a_bucket_that_was_heard_of_again_is_kept() -> None:
+    budgets = Budgets()
+    for _ in range(3):
+        budgets.learn(API, "", answer(100, bucket="api"))
+        for number in range(MOST_BUCKETS - 1):
+            budgets.learn(URL, "", answer(100, bucket=f"b{number}"))
+    (known,) = (bucket for bucket in budgets._buckets.values() if bucket.heard(0).bucket == "api")
+    assert known in budgets._named.values()
+
+
+def test_a_bucket_that_is_waited_for_is_kept(cancel: Cancel) -> None:
+    budgets = Budgets()
+    budgets.learn(API, "", answer(0, bucket="api"))
+    (known,) = budgets._buckets.values()
+    thread = waits(budgets, cancel, API)
+    until(lambda: known.rest(time.monotonic()) > 0)
+    name_many(budgets)
+    budgets.learn(API, "", answer(99, 300, bucket="api"))
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+# -- an answer of Redis that is late --------------------------------------------------------------
+
+
+class Late(Till):
+    """A ledger that answers the first question after the hub has told of a new window."""
+
+    budgets: Budgets
+
+    def spend(self, account: str, endpoint: str, heard: Told, out: int, wanted: int) -> Grant:
+        if not self.calls:
+            self.budgets.learn(URL, "", answer(100, 300))
+        return super().spend(account, endpoint, heard, out, wanted)
+
+
+@pytest.mark.parametrize("late", [Grant(0, 250, 250), Grant(HANDFUL, 60)])
+def test_what_was_asked_before_a_new_window_was_heard_of_does_not_count_in_it(
+    cancel: Cancel, late: Grant
+) -> None:
+    till = Late(late, Grant(1, 300), Grant(0, 300, 300))
+    till.budgets = budgets = Budgets(till)
+    budgets.learn(URL, "", answer(0))
+    thread = waits(budgets, cancel)
+    thread.join(60)
+    assert not thread.is_alive()
+    assert [(call[1].left, call[2]) for call in till.calls[:2]] == [(0, 0), (100, 0)]
     budgets.close()
 
 
