@@ -18,6 +18,7 @@ READ_SIZE = 1 << 20
 _WORTH_IT = 1 << 18
 
 Data = bytes | memoryview
+_Pieces = queue.SimpleQueue[tuple[Callable[[Data], object], Data] | None]
 
 
 class Hasher:
@@ -58,11 +59,12 @@ class Hasher:
 class HashThread:
     """Feeds a hash while its owner, which is one thread, already gets the next bytes; must be closed.
 
-    Small pieces, the first large one, and all where no thread can be started are taken without it.
+    Small pieces, the first large one, and all where no thread can be started are taken without it. What goes
+    wrong in the thread stays wrong: the hash lacks a piece, so every call raises it but `close`.
     """
 
     def __init__(self) -> None:
-        self._pieces: queue.SimpleQueue[tuple[Callable[[Data], object], Data] | None] = queue.SimpleQueue()
+        self._pieces: _Pieces = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._had_one = False
         #: Held while a piece is in the thread.
@@ -76,14 +78,17 @@ class HashThread:
             take(data)
         else:
             self._busy.acquire()  # until the thread has taken it
-            self._pieces.put((take, data))
+            try:
+                self._pieces.put((take, data))
+            except MemoryError:
+                self._busy.release()
+                raise
 
     def wait(self) -> None:
         """Return when everything is taken; raises what went wrong with that."""
         with self._busy:
-            error, self._error = self._error, None
-        if error:
-            raise error
+            if self._error:
+                raise self._error
 
     def close(self) -> None:
         """End the thread, once everything is taken."""
@@ -91,21 +96,23 @@ class HashThread:
             self._pieces.put(None)
             self._thread.join()
             self._thread = None
+        self._error = None  # whose trace leads to the buffers
 
     def _is_running(self) -> bool:
         """Start the thread if there is more than one piece for it; return whether it runs."""
         if not self._thread and self._had_one:
+            pieces: _Pieces = queue.SimpleQueue()  # of this thread alone, whatever becomes of its start
             try:
-                thread = threading.Thread(target=self._run, name="hash", daemon=True)
+                thread = threading.Thread(target=self._run, args=(pieces,), name="hash", daemon=True)
                 thread.start()
-                self._thread = thread
+                self._pieces, self._thread = pieces, thread
             except (RuntimeError, MemoryError):  # the machine has none left, for the time being
-                pass
+                pieces.put(None)  # for one that runs already
         self._had_one = True
         return self._thread is not None
 
-    def _run(self) -> None:
-        while piece := self._pieces.get():
+    def _run(self, pieces: _Pieces) -> None:
+        while piece := pieces.get():
             take, data = piece
             try:
                 take(data)

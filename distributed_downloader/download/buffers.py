@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+
 #: Bytes that the buffers of all transfers take together, as long as each may have the second.
 TOGETHER, SMALLEST = 32 << 20, 1 << 20
 #: A buffer is no larger than such a share of what is left, so that little is hashed when all has come.
@@ -29,9 +31,15 @@ class Buffers:
         most = max(SMALLEST, TOGETHER // (2 * len(self._together)))
         size = min(size, left, most, max(SMALLEST, left // _SHARE))
         if not size <= len(self._filling) <= most:
-            self._filling = memoryview(bytearray(size))
+            self._filling = _memory(size)
         return self._filling[:size]
 
     def turn(self) -> None:
         """Let what `get` gave rest until the next call of this, and give the other one."""
         self._filling, self._resting = self._resting, self._filling
+
+
+def _memory(size: int) -> memoryview:
+    """Return so many bytes; what is large goes back to the system, and not into the heap, when it is freed."""
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    return memoryview(mmap.mmap(-1, size, private) if size >= SMALLEST else bytearray(size))

@@ -20,9 +20,9 @@ from distributed_downloader.cli.app import App
 from distributed_downloader.config import HuggingFaceConfig
 from distributed_downloader.download import hf_transfer, hf_transfer_process, rust_threads
 from distributed_downloader.download.division import Division, Fleet
-from distributed_downloader.download.hf_transfer import HfTransferEngine, objection
+from distributed_downloader.download.hf_transfer import HfTransferEngine, objection, patient
 from distributed_downloader.download.hf_transfer_process import Wanted
-from distributed_downloader.download.watch import Patience
+from distributed_downloader.download.watch import Patience, Watch
 from distributed_downloader.errors import (
     AccessError,
     CorruptError,
@@ -428,6 +428,30 @@ def test_a_stall_ends_it(bench: Bench) -> None:
     patience = Patience(window=0.2, window_bytes=1)
     error = bench.fetch("big.bin", engine=engine(bench, patience)).error
     assert type(error) is StalledError
+
+
+@pytest.mark.parametrize("size", [1 << 26, 16 << 30, 123 * 10**9, 500 * 10**9, 1 << 40])
+def test_huge_pieces_have_longer_to_come(size: int) -> None:
+    """All connections may begin theirs at the same time, and end them together."""
+    piece = max(hf_transfer.PIECE, size // hf_transfer.MOST_PIECES)
+    window = patient(Patience(), piece).window
+    assert hf_transfer_process.CONNECTIONS * piece / window <= 1e6
+    assert 60 <= window < 600  # a stall is noticed all the same
+
+
+def test_a_transfer_is_watched_as_suits_its_pieces(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = list[float]()
+
+    class Noted(Watch):
+        def __init__(self, patience: Patience, path: str) -> None:
+            super().__init__(patience, path)
+            windows.append(patience.window)
+
+    monkeypatch.setattr(hf_transfer, "Watch", Noted)
+    assert fetch(bench).error is None
+    monkeypatch.setattr(hf_transfer, "EASY_PIECE", PIECE // 2)
+    assert fetch(bench).error is None
+    assert windows == [60, 120]
 
 
 def test_an_address_that_has_expired_is_asked_for_again(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from contextlib import ExitStack
 
 import pytest
@@ -35,6 +36,13 @@ def test_what_rests_is_not_filled_until_the_next_turn() -> None:
 def test_a_piece_is_no_larger_than_it_pays(size: int, left: int, got: int) -> None:
     with Buffers(set()) as buffers:
         assert len(buffers.get(size, left)) == got
+
+
+def test_what_is_large_does_not_come_from_the_heap_which_would_keep_it() -> None:
+    with Buffers(set()) as buffers:
+        assert isinstance(buffers.get(SMALLEST, HUGE).obj, mmap.mmap)
+        buffers.turn()
+        assert isinstance(buffers.get(SMALLEST - 1, HUGE).obj, bytearray)
 
 
 @pytest.mark.parametrize("transfers", [1, 4, 8, 16, 64])

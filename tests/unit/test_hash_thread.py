@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import threading
+import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,13 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
+
+
+class NoMemory:
+    """A queue that takes nothing."""
+
+    def put(self, _: object) -> None:
+        raise MemoryError
 
 
 # -- the thread alone -----------------------------------------------------------------------------
@@ -113,15 +123,45 @@ def test_two_buffers_in_turn_give_the_right_hash(sizes: list[int]) -> None:
     assert digest.digest() == whole.digest()
 
 
-def test_what_goes_wrong_is_raised_by_the_next_call(aside: HashThread) -> None:
+def test_what_goes_wrong_is_raised_by_every_call_from_then_on(aside: HashThread) -> None:
     def fail(_: Data) -> None:
         raise MemoryError("none left")
 
     aside.feed(len, PIECES[0])
     aside.feed(fail, PIECES[1])
-    with pytest.raises(MemoryError, match="none left"):
-        aside.wait()
-    aside.feed(len, PIECES[1])  # and it goes on
+    for again in (
+        aside.wait,
+        lambda: aside.feed(len, PIECES[1]),
+        lambda: aside.feed(len, b"small"),
+        aside.wait,
+    ):
+        with pytest.raises(MemoryError, match="none left"):
+            again()
+
+
+class Buffer(bytearray):
+    """A buffer that can be seen to go."""
+
+
+def test_an_error_keeps_no_buffer_once_the_thread_is_closed() -> None:
+    def fail(_: Data) -> None:
+        raise MemoryError
+
+    def fill() -> None:
+        buffer = Buffer(PIECES[0])
+        buffers.append(weakref.ref(buffer))
+        for take in (len, fail, len):
+            aside.feed(take, memoryview(buffer))
+
+    aside, buffers = HashThread(), list[weakref.ref[Buffer]]()
+    gc.disable()
+    try:
+        with suppress(MemoryError):
+            fill()
+        aside.close()
+        assert [buffer() for buffer in buffers] == [None]
+    finally:
+        gc.enable()
 
 
 def test_without_a_thread_everything_is_taken_at_once(
@@ -132,6 +172,51 @@ def test_without_a_thread_everything_is_taken_at_once(
     for piece in PIECES:
         aside.feed(digest.update, piece)
     assert digest.digest() == hashlib.sha256(BIG).digest()
+
+
+def test_a_piece_that_no_memory_is_left_to_hand_over_is_not_waited_for(
+    aside: HashThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = hashlib.sha256()
+    for piece in PIECES[:2]:
+        aside.feed(digest.update, piece)
+    aside.wait()
+    with monkeypatch.context() as dry:
+        dry.setattr(aside, "_pieces", NoMemory())
+        with pytest.raises(MemoryError):
+            aside.feed(digest.update, PIECES[2])
+    waiting = threading.Thread(target=aside.wait, daemon=True)
+    waiting.start()
+    waiting.join(LONG)
+    assert not waiting.is_alive()
+    for piece in PIECES[2:]:
+        aside.feed(digest.update, piece)
+    aside.wait()
+    assert digest.digest() == hashlib.sha256(BIG).digest()
+
+
+def test_a_thread_whose_start_failed_late_is_not_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    aside, digest, begun = HashThread(), hashlib.sha256(), list[threading.Thread]()
+    start = threading.Thread.start
+
+    def begin_and_fail(thread: threading.Thread) -> None:
+        start(thread)
+        begun.append(thread)
+        raise RuntimeError("can't allocate lock")
+
+    aside.feed(digest.update, PIECES[0])
+    with monkeypatch.context() as dry:
+        dry.setattr(threading.Thread, "start", begin_and_fail)
+        aside.feed(digest.update, PIECES[1])
+    for piece in PIECES[2:]:
+        aside.feed(digest.update, piece)
+    closing = threading.Thread(target=aside.close, daemon=True)
+    closing.start()
+    closing.join(LONG)
+    assert not closing.is_alive()
+    assert digest.digest() == hashlib.sha256(BIG).digest()
+    begun[0].join(LONG)
+    assert not begun[0].is_alive()
 
 
 def test_closing_again_or_before_anything_is_harmless() -> None:
@@ -247,3 +332,32 @@ def test_what_lies_behind_the_end_may_change_at_once(tmp_path: Path) -> None:
         buffer[:] = bytes(MIB)
         (record,) = sink.finish()
     assert record.sha256 == hashlib.sha256(BIG[: 2 * MIB]).hexdigest()
+
+
+class Failing:
+    """A hash that fails to take its second piece."""
+
+    def __init__(self) -> None:
+        self._hash, self._count = hashlib.sha256(), 0
+
+    def update(self, data: Data) -> None:
+        self._count += 1
+        if self._count == 2:
+            raise MemoryError
+        self._hash.update(data)
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+def test_nothing_is_recorded_over_a_piece_that_was_not_hashed(tmp_path: Path) -> None:
+    make_place(tmp_path, create_root=True)
+    split = SplitFile(tmp_path, spec(), file(content=BIG), Cancel())
+    split.prepare()
+    part = Part(start=0, length=len(BIG), seal=0)
+    with pytest.raises(MemoryError), split.part(part) as sink:
+        sink._hash = Failing()  # type: ignore[assignment]
+        for piece in PIECES:
+            sink.write(piece)
+    with split.part(part) as sink:
+        assert sink.size == 0
