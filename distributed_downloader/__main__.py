@@ -17,7 +17,12 @@ def main() -> None:
             from distributed_downloader.signals import leave_at_once  # noqa: PLC0415
 
             leave_at_once()
-        from distributed_downloader.cli import run  # noqa: PLC0415
+        from distributed_downloader.imports import quick_imports  # noqa: PLC0415
+
+        # Else pydantic looks for code in whatever is installed here, and lets it see our settings.
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+        with quick_imports():
+            from distributed_downloader.cli import run  # noqa: PLC0415
 
         sys.exit(run(sys.argv[1:]))
     except KeyboardInterrupt:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from distributed_downloader.bandwidth import FleetThrottle
 from distributed_downloader.budget import Budgets
 from distributed_downloader.config import AppConfig
 from distributed_downloader.download.division import Fleet
 from distributed_downloader.download.downloader import Downloader
 from distributed_downloader.folders import Folders
-from distributed_downloader.nas_aggregator import NASAggregator
 from distributed_downloader.outage import Outage
 from distributed_downloader.redis_bandwidth import RedisBandwidth
 from distributed_downloader.redis_budgets import RedisBudgets
 from distributed_downloader.redis_client import RedisClient
-from distributed_downloader.redis_deliveries import RedisDeliveries
 from distributed_downloader.redis_parts import RedisParts
 from distributed_downloader.retry import RetryPolicy
 from distributed_downloader.ssl_config import HttpClient
 from distributed_downloader.throttle import Throttle
 from distributed_downloader.worker import WorkerNode
+
+if TYPE_CHECKING:
+    from distributed_downloader.nas_aggregator import NASAggregator
 
 
 def make_worker(
@@ -35,11 +38,8 @@ def make_worker(
 
     With `alone`, it shares its folder with no other worker, even if others have one at the same place.
     """
-    nas: NASAggregator | None = None
     folders = Folders(config, lambda: nas.nas if nas and nas.answers else "", alone=alone)
-    if config.nas.enabled:
-        owed, outage = RedisDeliveries(redis), Outage(redis.address)
-        nas = NASAggregator(config, owed, lambda: folders.own_id, outage)
+    nas = _aggregator(config, redis, folders) if config.nas.enabled else None
     downloader = Downloader(
         config,
         folders=folders,
@@ -60,6 +60,15 @@ def make_worker(
         deliverer=nas,
         ahead=downloader.split_files,
     )
+
+
+def _aggregator(config: AppConfig, redis: RedisClient, folders: Folders) -> NASAggregator:
+    """Return what brings files to the NAS."""
+    # Only where there is one: it takes a while.
+    from distributed_downloader.nas_aggregator import NASAggregator  # noqa: PLC0415
+    from distributed_downloader.redis_deliveries import RedisDeliveries  # noqa: PLC0415
+
+    return NASAggregator(config, RedisDeliveries(redis), lambda: folders.own_id, Outage(redis.address))
 
 
 def _throttle(config: AppConfig, redis: RedisClient) -> Throttle:

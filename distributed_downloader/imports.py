@@ -1,7 +1,8 @@
-"""Imports that may fail and be tried again: a library that is there by half would stay broken for ever."""
+"""Imports that may fail and be tried again, and those of a start, which have to be quick."""
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,3 +24,19 @@ def whole_imports() -> Iterator[None]:
             if package and package not in sys.modules:
                 del sys.modules[name]
         raise
+
+
+@contextmanager
+def quick_imports() -> Iterator[None]:
+    """Keep the garbage collector from looking again and again at what is imported: none of it is garbage.
+
+    Nor does it look at that later, or when the process ends.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if collecting:
+            gc.enable()

@@ -25,7 +25,8 @@ _ADVICE: Mapping[str, str] = {
     "NODB": "has no database of that number: check [redis] db",
     "MOVED": "is a cluster, and another node has our keys: set [redis] host to that node ({reason})",
 }
-_CODE = re.compile(rf"(?:^|-|because of: )({'|'.join(_ADVICE)})\b")
+# Patterns are compiled, and kept by `re`, when there is an error: most processes never see one.
+_CODE = rf"(?:^|-|because of: )({'|'.join(_ADVICE)})\b"
 #: The same where redis-py cut the code off, made a class of it, or where Redis says it in other words.
 _CODES: Mapping[type[redis.RedisError], str] = {
     redis.AuthenticationError: "WRONGPASS",
@@ -35,18 +36,18 @@ _CODES: Mapping[type[redis.RedisError], str] = {
     redis.BusyLoadingError: "LOADING",
     redis.exceptions.MovedError: "MOVED",
 }
-_PHRASES: Mapping[re.Pattern[str], str] = {
+_PHRASES: Mapping[str, str] = {
     # NOPERM as Redis 6, and as later ones, say it inside a script.
-    re.compile("user executing the script can't|ACL failure in script"): "NOPERM",
-    re.compile("Authentication required"): "NOAUTH",
-    re.compile("without any password configured"): "NOPASS",
-    re.compile("DB index is out of range"): "NODB",
+    "user executing the script can't|ACL failure in script": "NOPERM",
+    "Authentication required": "NOAUTH",
+    "without any password configured": "NOPASS",
+    "DB index is out of range": "NODB",
 }
 #: What a failed handshake says, and what to do about it.
-_TLS_ADVICE: Mapping[re.Pattern[str], str] = {
-    re.compile("CERTIFICATE_VERIFY_FAILED"): "has a certificate that we cannot check: "
+_TLS_ADVICE: Mapping[str, str] = {
+    "CERTIFICATE_VERIFY_FAILED": "has a certificate that we cannot check: "
     "set [redis] ca_certs to its authority ({reason})",
-    re.compile("WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE"): "does not speak TLS: is that its TLS port, "
+    "WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE": "does not speak TLS: is that its TLS port, "
     "and is [redis] tls or rediss:// meant?",
 }
 _KIND_ADVICE: Mapping[type[redis.RedisError], str] = {
@@ -65,12 +66,12 @@ _BY_SOCKET = {"settings": "is [redis] url", "primary": "[redis] url must name th
 _BY_SENTINELS = {"settings": "is [redis] tls", "primary": "the sentinels have to choose another one"}
 
 #: What Redis puts around the reason of a script's error.
-_AROUND_REASON = re.compile(
+_AROUND_REASON = (
     r"^(ERR |Error running script \(call to f_\w+\): )|@user_script:\s?\d+:\s*"
     r"|,? script: \w+, on @user_script.*"
 )
-_IN_LIBRARY = re.compile(r"^_ssl\.c:\d+: ")
-_COMMAND = re.compile("'([^'\n]{1,40})' command")
+_IN_LIBRARY = r"^_ssl\.c:\d+: "
+_COMMAND = "'([^'\n]{1,40})' command"
 
 
 class InOurWordsError(redis.ConnectionError):
@@ -90,9 +91,9 @@ def explain(error: redis.RedisError, address: str) -> str:
 
 def code_of(error: redis.RedisError) -> str | None:
     """Return what a refusal begins with, if it is one that we know."""
-    phrases = (code for phrase, code in _PHRASES.items() if phrase.search(str(error)))
+    phrases = (code for phrase, code in _PHRASES.items() if re.search(phrase, str(error)))
     # A script puts words before it.
-    found = _CODE.search(str(error))
+    found = re.search(_CODE, str(error))
     return next(phrases, None) or _CODES.get(type(error), found[1] if found else None)
 
 
@@ -102,17 +103,17 @@ def reason(error: Exception) -> str:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return cause.verify_message
         if isinstance(cause, OSError) and (cause.strerror or cause.args):
-            return _IN_LIBRARY.sub("", str(cause.strerror or cause.args[-1]))
-    return _AROUND_REASON.sub("", str(error)).rstrip(".")
+            return re.sub(_IN_LIBRARY, "", str(cause.strerror or cause.args[-1]))
+    return re.sub(_AROUND_REASON, "", str(error)).rstrip(".")
 
 
 def _advice(error: redis.RedisError) -> Iterator[str]:
-    yield from (advice for pattern, advice in _TLS_ADVICE.items() if pattern.search(str(error)))
+    yield from (advice for pattern, advice in _TLS_ADVICE.items() if re.search(pattern, str(error)))
     yield from (advice for kind, advice in _KIND_ADVICE.items() if isinstance(error, kind))
 
 
 def _forbidden(error: redis.RedisError) -> str:
-    named = _COMMAND.search(str(error))
+    named = re.search(_COMMAND, str(error))
     return f"the command {named[1]}" if named else "a command or key"
 
 

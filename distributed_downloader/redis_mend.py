@@ -22,14 +22,14 @@ _TYPES = (
     ("hash", r"names|identities|progress|splitting|folders|fleet|bandwidth|shares|(budget|out):.*"),
     ("hash", r"job:\d+(:(tasks|held|seals|sealer|records|blind|hosts|failed|tries|home|why))?"),
 )
-_MATCH = [(kind, re.compile(names, re.ASCII | re.DOTALL)) for kind, names in _TYPES]
 #: Keys that are looked at in one round trip.
 _BATCH = 1000
 
 
 def type_of(name: str) -> str | None:
     """Return the type that a key of ours has; None if we have no such key."""
-    return next((kind for kind, names in _MATCH if names.fullmatch(name)), None)
+    flags = re.ASCII | re.DOTALL  # compiled when they are first needed, and kept by `re`
+    return next((kind for kind, names in _TYPES if re.fullmatch(names, name, flags)), None)
 
 
 class MendingPipeline(Pipeline):

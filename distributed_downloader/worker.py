@@ -17,11 +17,11 @@ from distributed_downloader.deliverer import Deliverer
 from distributed_downloader.errors import RedisUnavailableError
 from distributed_downloader.heartbeat import Heartbeat
 from distributed_downloader.hold import now
+from distributed_downloader.imports import whole_imports
 from distributed_downloader.life import Life
 from distributed_downloader.models import DownloadTask, WorkerStatus
 from distributed_downloader.outage import Outage
 from distributed_downloader.redis_client import RedisClient
-from distributed_downloader.redis_view import RedisView
 from distributed_downloader.reports import Reports
 from distributed_downloader.rest import Rest
 from distributed_downloader.retry import RetryPolicy
@@ -311,6 +311,8 @@ class WorkerNode:
             self._emptied.set()
 
     def _nothing_left(self) -> bool:
+        with whole_imports():  # only now: few workers end by themselves
+            from distributed_downloader.redis_view import RedisView  # noqa: PLC0415
         return not RedisView(self._redis).running()
 
     # -- seals ------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from distributed_downloader import __version__
 from distributed_downloader.__main__ import INTERRUPTED
 from distributed_downloader.cli.options import global_options
 from distributed_downloader.errors import DownloaderError
+from distributed_downloader.imports import quick_imports
 
 #: In the order of `--help`: from the first thing a newcomer needs to the last.
 COMMANDS = (
@@ -48,7 +49,8 @@ class LazyGroup(click.Group):
         """Import `cli/<name>.py` and return its `command`."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"{__name__}.{cmd_name.replace('-', '_')}")
+        with quick_imports():
+            module = importlib.import_module(f"{__name__}.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

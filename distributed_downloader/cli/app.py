@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from distributed_downloader.cli.logs import SafeFormatter, leave_out_origins
+from distributed_downloader.imports import quick_imports
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +56,8 @@ class App:
     @cached_property
     def manager(self) -> ConfigManager:
         """The configuration with its sources."""
-        from distributed_downloader.config import ConfigManager
+        with quick_imports():
+            from distributed_downloader.config import ConfigManager
 
         return ConfigManager(self._config_file, self._flags, os.environ)
 
@@ -98,7 +100,8 @@ class App:
     @cached_property
     def redis(self) -> RedisClient:
         """The fleet's Redis; connects when it is first asked something."""
-        from distributed_downloader.redis_client import RedisClient
+        with quick_imports():
+            from distributed_downloader.redis_client import RedisClient
 
         return RedisClient(self.config.redis)
 

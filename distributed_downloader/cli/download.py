@@ -10,6 +10,7 @@ import click
 
 from distributed_downloader.cli.job_options import job_request, repo_options, split_option
 from distributed_downloader.cli.options import worker_options
+from distributed_downloader.imports import quick_imports
 
 if TYPE_CHECKING:
     from distributed_downloader.cli.app import App
@@ -61,10 +62,11 @@ def command(
       hf-downloader download org/name --revision v1.0 --max-bandwidth 10MB/s
       NAS_ENABLED=true NAS_PATH=/mnt/nas hf-downloader download org/name
     """
-    from distributed_downloader.cli.submission import interrupt_hint, notices
-    from distributed_downloader.embedded import EmbeddedRedis
-    from distributed_downloader.signals import interrupt_on_terminate
-    from distributed_downloader.standalone import Standalone
+    with quick_imports():
+        from distributed_downloader.cli.submission import interrupt_hint, notices
+        from distributed_downloader.embedded import EmbeddedRedis
+        from distributed_downloader.signals import interrupt_on_terminate
+        from distributed_downloader.standalone import Standalone
 
     app.override(app_concurrency=concurrency, app_max_bandwidth=max_bandwidth)
     request = job_request(app.config, repo, output_dir=output_dir or app.config.app.output_dir, **options)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from distributed_downloader.cli.options import worker_options
+from distributed_downloader.imports import quick_imports
 
 if TYPE_CHECKING:
     from distributed_downloader.cli.app import App
@@ -57,8 +58,9 @@ def command(
       hf-downloader --redis-host head-node worker --drain-when-empty
       NAS_ENABLED=true NAS_PATH=/mnt/nas/models hf-downloader worker
     """
-    from distributed_downloader.assembly import make_worker
-    from distributed_downloader.signals import run_until_signal
+    with quick_imports():
+        from distributed_downloader.assembly import make_worker
+        from distributed_downloader.signals import run_until_signal
 
     app.override(
         app_concurrency=concurrency, app_max_bandwidth=max_bandwidth, limits_fleet_bandwidth=fleet_bandwidth

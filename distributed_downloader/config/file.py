@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import configparser
 import contextlib
-import difflib
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -99,6 +98,8 @@ def _check_names(
 
 
 def _nearest(word: str, words: Sequence[str]) -> str:
+    import difflib  # noqa: PLC0415 - only for a typing error
+
     near = difflib.get_close_matches(word.lower(), words, n=1)
     return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(words)}"
 

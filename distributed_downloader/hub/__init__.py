@@ -12,9 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from distributed_downloader.errors import AmbiguousRepoError, NotFoundError, ServerError
 from distributed_downloader.hub.api import HubApi, Patience
-from distributed_downloader.hub.lister import Lister
 from distributed_downloader.hub.problems import LOG_IN, problem
 from distributed_downloader.hub.repo_name import RepoName, parse_repo
+from distributed_downloader.imports import whole_imports
 from distributed_downloader.models import Commit, RepoFile, RepoId, RepoType
 
 if TYPE_CHECKING:
@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Hub", "Patience", "RepoName", "file_url", "parse_repo", "problem"]
 
+#: What most paths are spelled like, in which nothing is to be quoted.
+_PLAIN = re.compile(r"[\w.~/-]*", re.ASCII)
+
 
 def file_url(endpoint: str, repo_type: RepoType, repo_id: str, commit: str, path: str) -> str:
     """Return the address of a file's content; the hub usually answers it with a redirect."""
-    return _files_url(endpoint, repo_type, repo_id, commit) + quote(path)
+    quoted = path if _PLAIN.fullmatch(path) else quote(path)
+    return _files_url(endpoint, repo_type, repo_id, commit) + quoted
 
 
 @lru_cache(32)
@@ -88,6 +92,9 @@ class Hub:
 
     def pages(self, repo_type: RepoType, repo_id: str, commit: str) -> Generator[list[RepoFile], None, None]:
         """Yield a repo's files page by page, in constant memory; see `lister`."""
+        with whole_imports():  # only now: a worker lists nothing
+            from distributed_downloader.hub.lister import Lister  # noqa: PLC0415
+
         return Lister(self._api, repo_type, repo_id, commit).pages()
 
     def stop(self, reason: str) -> None:

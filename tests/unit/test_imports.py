@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from distributed_downloader.imports import whole_imports
+from distributed_downloader.imports import quick_imports, whole_imports
 
 NAME = "half_there"
 FILES = {
@@ -64,4 +67,48 @@ def test_a_worker_begins_without_what_it_may_never_need(monkeypatch: pytest.Monk
     )
     found = imported(code, monkeypatch)
     assert {"redis", "urllib3"} <= found
-    assert not found & {"hf_xet", "httpx", "huggingface_hub", "requests", "rich.console"}
+    assert not found & {"hf_xet", "httpx", "huggingface_hub", "requests", "rich.console", "difflib"}
+    ours = {"hub.lister", "nas_aggregator", "redis_deliveries", "redis_files", "redis_view"}
+    assert not found & {f"distributed_downloader.{name}" for name in ours}
+
+
+@pytest.mark.parametrize("error", [None, ImportError])
+def test_garbage_is_collected_again_after_imports(error: type[Exception] | None) -> None:
+    assert gc.isenabled()
+    with suppress(ImportError), quick_imports():
+        assert not gc.isenabled()
+        with quick_imports():
+            pass
+        assert not gc.isenabled()
+        if error:
+            raise error
+    assert gc.isenabled()
+
+
+def test_a_worker_collects_its_garbage_while_it_runs() -> None:
+    code = (
+        "import gc, sys\n"
+        "from distributed_downloader import __main__, assembly\n"
+        "def made(*args, **options): raise SystemExit(10 + gc.isenabled())\n"
+        "assembly.make_worker = made\n"
+        "sys.argv[1:] = ['worker']\n"
+        "try: __main__.main()\n"
+        "finally: print(gc.isenabled(), gc.get_freeze_count() > 10000)"
+    )
+    words = [sys.executable, "-c", code]
+    assert subprocess.run(words, capture_output=True, text=True, check=False).stdout == "True True\n"
+
+
+def test_no_foreign_code_reads_our_settings(tmp_path: Path) -> None:
+    """Pydantic loads what installed packages call its plugins, which see all that it validates."""
+    about = tmp_path / "nosy-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: nosy\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[pydantic]\nnosy = nosy:plugin\n")
+    (tmp_path / "nosy.py").write_text("raise SystemExit('here I am')\n")
+    words = [sys.executable, "-m", "distributed_downloader", "config"]
+    environ = {name: value for name, value in os.environ.items() if name != "PYDANTIC_DISABLE_PLUGINS"}
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=False, env={**environ, "PYTHONPATH": str(tmp_path)}
+    )
+    assert (done.returncode, done.stderr) == (0, "")
