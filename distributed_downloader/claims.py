@@ -13,7 +13,7 @@ from distributed_downloader.slots import Room, Slots
 #: Seconds that a claim waits in Redis; and after so many in vain, for a fleet that idles is to cost little:
 #: then it is the heartbeat that looks for what no claim waits for.
 _SECONDS = 5.0
-_SECONDS_WHEN_IDLE, _CLAIMS_UNTIL_IDLE = 60.0, 12
+_SECONDS_WHEN_IDLE, _CLAIMS_UNTIL_IDLE = 60.0, 2
 #: The same where parts are under way, whose tails an idle slot may take, and where we end when all is done.
 _SECONDS_WHEN_ALERT = 1.0
 #: The same for so many claims in vain, while a part may be late that the end of a file waits for.
@@ -50,7 +50,7 @@ class Claims:
 
         Raises RedisUnavailableError.
         """
-        if self.ahead and self._heartbeat.parked <= 0:
+        if self.ahead and not (room.free and self._heartbeat.parked > 0):
             self.asked_at = now()
             tasks = self._redis.more(worker_id, sum(room))
             self._outage.over()

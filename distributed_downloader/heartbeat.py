@@ -21,8 +21,13 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks at what is due: housekeeping of the queue, the lease, what `status` shows.
 _PULSE = 1.0
-#: Workers that offer to do the queue's housekeeping in a second, on average: one of them will do it.
-_HOUSEKEEPERS = 4
+#: Workers that offer to do the queue's housekeeping in a second, on average, beside the one who did it last:
+#: that one goes on, so that nothing waits where the fleet is much smaller than its workers have heard.
+_HOUSEKEEPERS = 1
+#: Beats a second of a fleet that idles, for which its workers' leases are made longer.
+_BEATS_AT_REST = 10
+#: As the time of a beat: a machine that has just started has a monotonic clock of a few seconds.
+_NEVER = float("-inf")
 #: Leases for which a report counts that says what the one before said.
 _LONGEST_REPORT = 10
 #: Seconds between two looks at the progress of parts; and when nothing else is left to claim, so that tails
@@ -76,20 +81,23 @@ class Heartbeat:
         self._reported_at = 0.0
         self._seen = ("", "")
         self._workers = 1
+        self._keeps_house = False
+        #: Seconds by which the lease is longer than usual.
+        self._longer = 0.0
         self._pulsed_at = 0.0
         #: Retries that wait for this host, because their first bytes lie here.
         self.parked = 0
         #: Whether parts are in somebody's hands, whose tails an idle slot may take.
         self.tails = False
         #: time.monotonic() of the last good beat.
-        self.last_beat = 0.0
+        self.last_beat = _NEVER
         #: Whether nothing was left to claim when the progress of parts was last reported.
         self.dry = False
 
     @property
     def fresh(self) -> bool:
         """Whether the lease is young enough to claim under it."""
-        return time.monotonic() - self.last_beat < self._redis.limits.lease / 2
+        return time.monotonic() - self.last_beat < self._redis.limits.lease / 2 + self._longer
 
     def start(self) -> None:
         """Register the worker, then beat in the background; raises RedisUnavailableError."""
@@ -103,7 +111,7 @@ class Heartbeat:
         self._seen = (status.folder, status.nas)
         self._last_report, self._reported_at = status, time.monotonic()
         self._strangers = set()
-        self.last_beat = time.monotonic()
+        self.last_beat, self._longer = time.monotonic(), 0.0
 
     def doubt(self) -> None:
         """Beat before the next claim: Redis has just refused us a task.
@@ -111,11 +119,11 @@ class Heartbeat:
         Not for each of them: where somebody filled the queue with junk, all of it goes through our hands.
         """
         if time.monotonic() - self.last_beat > _PULSE:
-            self.last_beat = 0.0
+            self.last_beat = _NEVER
 
     def away(self) -> None:
         """Beat before the next claim: Redis does not answer, and may have lost who we are when it does."""
-        self.last_beat = 0.0
+        self.last_beat = _NEVER
 
     def stop(self) -> None:
         """End the thread; the worker leaves the fleet itself."""
@@ -147,16 +155,35 @@ class Heartbeat:
         if status.transfers or status != self._last_report or self._report_is_old:
             self._redis.report(status)
             self._last_report, self._reported_at = status, time.monotonic()
-        if random.random() * self._workers < _HOUSEKEEPERS:
-            self._redis.tick()
+        if self._keeps_house or random.random() * self._workers < _HOUSEKEEPERS:
+            self._keeps_house = self._redis.tick()
 
     @property
     def _is_due(self) -> bool:
         """Whether to beat; with nothing in hand, it is time enough just before it is not `fresh` any more."""
-        lease = self._redis.limits.lease
-        idle = not self._strangers and not self._owner.holds()
-        period = max(lease / 3, lease / 2 - _PULSE) if idle else lease / 3
+        if self._longer and self._owner.holds():
+            return True  # if we die, others wait for the tasks
+        # A fleet that has shrunk asks for less than was granted.
+        calm = self._calm + min(self._longer, self._asked)
+        period = calm if self._idle else self._redis.limits.lease / 3
         return time.monotonic() - self.last_beat >= period
+
+    @property
+    def _idle(self) -> bool:
+        return not self._strangers and not self._owner.holds()
+
+    @property
+    def _calm(self) -> float:
+        """Seconds between two beats of a worker that is idle, under the usual lease."""
+        lease = self._redis.limits.lease
+        return max(lease / 3, lease / 2 - _PULSE)
+
+    @property
+    def _asked(self) -> float:
+        """By how much longer the lease shall be: the more workers idle, the less often each beats."""
+        limits = self._redis.limits
+        longer = min(self._workers / _BEATS_AT_REST - self._calm, limits.longest_lease - limits.lease)
+        return max(0.0, longer) if self._idle else 0.0
 
     @property
     def _report_is_old(self) -> bool:
@@ -186,7 +213,7 @@ class Heartbeat:
     def _beat(self, status: WorkerStatus) -> bool:
         """Extend the lease; False if it was over, and the worker had to start again."""
         asked, asked_at = time.monotonic(), now()
-        beat = self._redis.beat(status.id, status.host)
+        beat = self._redis.beat(status.id, status.host, self._asked)
         if beat is None:
             if not self._stop.is_set():  # a worker that is leaving must not come back
                 self._say_why(status.id)
@@ -194,9 +221,10 @@ class Heartbeat:
                 self.register()
                 self._redis.unblock()  # a claim under the old name is one for others
             return False
-        self.last_beat = asked
+        self.last_beat, self._longer = asked, beat.longer
         self._owner.beaten(asked_at)
         self.parked, self.tails, self._workers = beat.parked, beat.tails, beat.workers
+        self._keeps_house |= not beat.house
         if beat.parked or beat.tails:
             self._redis.unblock()  # the claim of an idle worker waits for long, and for neither of these
         self._reconcile(status.id, beat)

@@ -43,6 +43,11 @@ class Limits:
     least_tail: int = 64 * 1024
 
     @property
+    def longest_lease(self) -> float:
+        """Seconds after which one is dead at most: who has nothing in hand, in a large fleet that idles."""
+        return 3 * self.lease
+
+    @property
     def silence(self) -> float:
         """Seconds after which an idle worker takes a part over from one that reports no progress."""
         return max(3.0, self.lease / 3)
@@ -64,6 +69,10 @@ class Beat:
     workers: int
     #: Whether parts are in workers' hands: who is idle may take a tail.
     tails: bool
+    #: Seconds by which the lease is longer than `Limits.lease`.
+    longer: float
+    #: Whether somebody has kept house within the last `Limits.tick`.
+    house: bool
 
 
 class Done(NamedTuple):

@@ -7,6 +7,7 @@ time. All raise RedisUnavailableError when Redis does not answer or refuses us, 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from distributed_downloader.config import RedisConfig
 
 __all__ = ["Beat", "Done", "Limits", "RedisClient", "Settled", "Verdict"]
+
+#: By the answer of lua/complete.lua.
+_SETTLED = {settled.value: settled for settled in Settled}
 
 
 class RedisClient:
@@ -164,22 +168,26 @@ class RedisClient:
         while (answer := self.scripts.run("register", *args, *limits.window, *folders)) == "again":
             pass
         if not isinstance(answer, int):
+            holder, left = answer
             raise ConflictError(
-                f"the worker id {worker.id} is in use (host:pid:start {answer}): choose another --worker-id, "
-                f"or wait {limits.lease:.0f} s if that process is dead"
+                f"the worker id {worker.id} is in use (host:pid:start {holder}): choose another --worker-id, "
+                f"or wait {math.ceil(left / 1000)} s if that process is dead"
             )
         self.report(worker)
         return answer
 
-    def beat(self, worker_id: str, host: str) -> Beat | None:
-        """Extend the lease; None if it was over and the worker's tasks are others' now."""
-        answer = self.scripts.run("beat", worker_id, _ms(self.limits.lease), host)
+    def beat(self, worker_id: str, host: str, longer: float = 0.0) -> Beat | None:
+        """Extend the lease; None if it was over and the worker's tasks are others' now.
+
+        It gets `longer` seconds longer, unless there is something that only a beat tells an idle worker of.
+        """
+        answer = self.scripts.run("beat", worker_id, _ms(self.limits.lease), host, _ms(longer))
         if answer is None:
             return None
         states = {state.value: state for state in JobState}
-        parked, workers, tails, *held = answer
+        parked, workers, tails, extra, kept, *held = answer
         tokens = {token: states.get(state) for token, state in zip(held[::2], held[1::2], strict=True)}
-        return Beat(tokens, int(parked), int(workers), int(tails) > 0)
+        return Beat(tokens, int(parked), int(workers), int(tails) > 0, int(extra) / 1000, int(kept) > 0)
 
     def has_lost(self, worker_id: str) -> bool:
         """Return whether Redis knows nothing of a worker that did not leave: it lost that, and maybe all."""
@@ -189,7 +197,7 @@ class RedisClient:
     def report(self, worker: WorkerStatus) -> None:
         """Say what the worker is doing, for `status`, which lasts while it beats; nothing depends on it."""
         with translated(self.address):
-            kept = _ms(3 * self.limits.lease)
+            kept = _ms(self.limits.longest_lease)
             words = worker.model_dump_json(exclude_defaults=True)  # `status` reads those of a whole fleet
             self.commands.set(self.key(f"worker:{worker.id}"), words, px=kept)
 
@@ -240,8 +248,8 @@ class RedisClient:
 
     def complete_all(self, worker_id: str, host: str, done: Sequence[Done]) -> list[Settled]:
         """Count tasks as done, each by itself: where one report is stale, the others count."""
-        words = (word for each in done for word in each.words())
-        return [Settled(answer) for answer in self.scripts.run("complete", worker_id, host, *words)]
+        words = [word for each in done for word in each.words()]
+        return [_SETTLED[answer] for answer in self.scripts.run("complete", worker_id, host, *words)]
 
     def fail(
         self,
@@ -292,10 +300,11 @@ class RedisClient:
 
     # -- for everybody ----------------------------------------------------------------------------
 
-    def tick(self) -> None:
-        """Keep house: reap the dead, promote retries, feed; cheap if somebody else just did."""
+    def tick(self) -> bool:
+        """Keep house: reap the dead, promote retries, feed; False, and cheap, if somebody else just did."""
         limits = self.limits
-        self.scripts.run("tick", _ms(limits.tick), limits.max_losses, limits.batch, *limits.window)
+        answer = self.scripts.run("tick", _ms(limits.tick), limits.max_losses, limits.batch, *limits.window)
+        return int(answer) >= 0
 
     def control(self, verb: Literal["pause", "resume", "cancel", "retry"], job: int) -> bool:
         """Pause, resume or cancel a job, or queue its failed files again.

@@ -141,10 +141,15 @@ local function strike(worker, now)
   redis.call('ZADD', key('dead'), 'NX', now, worker)
 end
 
--- One task was lost with its worker: back into the queue, unless that happened too often.
-local function recover(token, now, max_losses)
+-- One task was lost with its worker: back into the queue, unless that happened too often. One that came to a worker
+-- that was dead already has killed nobody: where machines lose their power, their claims wait on for a while.
+local function recover(token, now, max_losses, was_dead)
   local job, task = known(token)
   if not job then return end
+  if was_dead then
+    requeue(job, token)
+    return settle(job, now)
+  end
   local losses = add(jobkey(job, 'tries'), task .. '!', 1)
   if losses < max_losses then
     requeue(job, token)
@@ -161,11 +166,12 @@ end
 
 -- Recover up to n tasks from a worker's list; returns how many.
 local function sweep(worker, n, now, max_losses)
+  local was_dead = number(redis.call('ZSCORE', key('dead'), worker) or now) < now
   for i = 1, n do
     local token = redis.call('RPOP', key('active:' .. worker))
     if not token then return i - 1 end
     untail(token)
-    recover(token, now, max_losses)
+    recover(token, now, max_losses, was_dead)
   end
   return n
 end

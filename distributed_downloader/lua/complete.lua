@@ -40,6 +40,7 @@ local function sum_of(job)
   if not done[job] then
     local kept = {}
     for i, part in ipairs({'why', 'tries', 'home', 'blind', 'seals'}) do kept[i] = jobkey(job, part) end
+    redis.call('GETBIT', jobkey(job, 'done'), 0)   -- one of a wrong type is met before a token is taken
     done[job] = {n = 0, bytes = 0, marked = redis.call('EXISTS', unpack(kept)) > 0}
   end
   return done[job]
@@ -107,6 +108,7 @@ local function complete(token, bytes, written, told, owes)
   local start, length, seal = part_of(line)
   if start or owes ~= '' then probe() end
   if owes ~= '' then redis.call('ZCARD', key('owed:' .. (string.match(owes, '^(%x+) ') or ''))) end
+  if job then sum_of(job) end
   if redis.call('LREM', key('active:' .. worker), 1, token) == 0 then return again(token) end
   job, task = known(token)
   if start or not job then untail(token) end

@@ -10,12 +10,12 @@
 -- ARGV[10], ARGV[11] -> ids of its own output folder and of the NAS as it sees it, or "-"
 --
 -- Returns how many workers live, "again" if more than a batch is to be recovered first, or, when the name is
--- held by another living process, that process's incarnation.
+-- held by another living process, {that process's incarnation, ms that its lease lasts}.
 local worker, incarnation, now = ARGV[2], ARGV[3], clock()
 local lease = tonumber(redis.call('ZSCORE', key('workers'), worker) or 0)
 local holder = string.match(redis.call('HGET', key('fleet'), worker) or '', '^%d+ %S+ %S+ (.*)$')
 
-if lease >= now and holder ~= incarnation then return holder or '?' end
+if lease >= now and holder ~= incarnation then return {holder or '?', lease - now} end
 if lease < now then
   strike(worker, now)
   local batch = tonumber(ARGV[6])

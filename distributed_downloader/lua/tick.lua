@@ -15,12 +15,15 @@ if interval ~= '0' and not redis.call('SET', key('tick'), 1, 'NX', 'PX', interva
 end
 local now, budget = clock(), batch
 local HOUR, PURGED, STRUCK, SEARCHED = 3600000, 10, 100, 100
+-- Whether the window may be of a wrong size: somebody died; or it was long ago that anybody looked, and it is lost.
+local resizes = false
 
 -- active -> pending | failed.  A worker is declared dead as a whole, before its tasks are moved:
 -- it cannot come back in between.
 local function reap()
   for _, worker in ipairs(redis.call('ZRANGEBYSCORE', key('workers'), '-inf', '(' .. now, 'LIMIT', 0, STRUCK)) do
     strike(worker, now)
+    resizes = true
   end
   local dead = redis.call('ZRANGE', key('dead'), 0, -1, 'WITHSCORES')
   for i = 1, #dead, 2 do
@@ -36,7 +39,12 @@ end
 local function search()
   local cursor = string.match(redis.call('GET', key('search')) or '', '^%d+$') or '0'
   local page, prefix = redis.call('SCAN', cursor, 'MATCH', '*active:*', 'COUNT', SEARCHED), key('active:')
-  if page[1] == '0' then redis.call('DEL', key('search')) else redis.call('SET', key('search'), page[1]) end
+  if page[1] == '0' then
+    redis.call('DEL', key('search'))
+    resizes = true   -- all of the fleet is gone through, and as rarely as all keys are
+  else
+    redis.call('SET', key('search'), page[1])
+  end
   for _, name in ipairs(page[2]) do
     local worker = string.sub(name, #prefix + 1)
     local ours = string.sub(name, 1, #prefix) == prefix
@@ -91,6 +99,6 @@ promote()
 open()
 for _, job in ipairs(redis.call('ZRANGEBYSCORE', key('asleep'), '-inf', now)) do rouse(job) end
 for _, job in ipairs(redis.call('ZRANGEBYSCORE', key('ended'), '-inf', now, 'LIMIT', 0, PURGED)) do erase(job) end
-resize(tonumber(ARGV[5]), tonumber(ARGV[6]))
+if resizes then resize(tonumber(ARGV[5]), tonumber(ARGV[6])) end
 feed()
 return batch - budget

@@ -145,6 +145,7 @@ MUTANTS = (
         "losses = add(jobkey(job, 'tries'), task .. '!', 1)",
         "losses = add(jobkey(job, 'tries'), task, 1)",
     ),
+    Mutant("what came to the dead counts as lost", "_common", "if was_dead then", "if false then"),
     Mutant("one loss more than allowed", "_common", "losses < max_losses", "losses <= max_losses"),
     Mutant("one try more than allowed", "fail", "tries < tonumber", "tries <= tonumber"),
     Mutant(
@@ -211,7 +212,7 @@ MUTANTS = (
         "worker) then worker = ARGV[2] end",
         seed=5,
     ),
-    Mutant("a beat says nothing of tails", "beat", "redis.call('ZCARD', key('tails'))}", "0}"),
+    Mutant("a beat says nothing of tails", "beat", "redis.call('ZCARD', key('tails'))", "0"),
     # Files in parts, their tails, and what is owed to the NAS.
     Mutant("what is done can still be stolen", "complete", "if start or not job then untail(token) end", ""),
     Mutant(

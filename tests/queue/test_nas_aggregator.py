@@ -580,7 +580,7 @@ def hang_at(monkeypatch: pytest.MonkeyPatch, *roots: Path) -> tuple[threading.Ev
     def look(path: Path) -> str:
         if path in roots:
             looks.append(path)
-            go.wait(30)
+            go.wait(300)
         return read_place(path)
 
     monkeypatch.setattr(nas_aggregator, "read_place", look)

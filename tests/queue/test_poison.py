@@ -37,6 +37,19 @@ def test_what_is_no_token_is_put_aside(client: RedisClient, redis: redis_py.Redi
     assert complete(client, "w1", str(take(client).token), 0, "h1") is Settled.DONE
 
 
+def test_a_bitmap_that_somebody_overwrote_is_met_before_a_task_is_taken(
+    client: RedisClient, redis: redis_py.Redis
+) -> None:
+    job = a_job(client, 3)
+    a_worker(client)
+    tokens = [str(task.token) for task in take_all(client)]
+    redis.rpush(f"{NS}job:{job}:done", "junk")
+    for token in tokens:
+        assert complete(client, "w1", token, 0, "h1") is Settled.DONE
+    found = about(client, job)
+    assert (found["state"], found["out"], found["done"]) == ("done", "0", "3")
+
+
 @pytest.mark.parametrize("litter", LITTER, ids=ascii)
 def test_nor_does_it_get_far_in_other_ways(client: RedisClient, redis: redis_py.Redis, litter: str) -> None:
     job = a_job(client, 2)
@@ -89,7 +102,17 @@ def test_a_token_of_a_done_task_is_put_aside(client: RedisClient, redis: redis_p
 
 @pytest.mark.parametrize(
     "line",
-    ["", "no tabs", "x\t\tpath", "-1\t\tpath", "5\tnot a hash\tpath", "5\t\t", "5\t\t\udcff\udcfe"],
+    [
+        "",
+        "no tabs",
+        "x\t\tpath",
+        "-1\t\tpath",
+        "5\tnot a hash\tpath",
+        "5\t\t",
+        "5\t\t\udcff\udcfe",
+        "5\t\tpath\tpart=0+5",
+        f"{2**53 + 1}\t\tpath",
+    ],
     ids=ascii,
 )
 def test_a_descriptor_that_cannot_be_read_fails_for_good(

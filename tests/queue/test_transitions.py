@@ -202,6 +202,46 @@ def test_a_lost_claim_is_in_the_next_beat(client: RedisClient) -> None:
     assert beat.tokens == {}
 
 
+@pytest.mark.parametrize("stirs", ["", "tails", "delayed", "parked"])
+def test_a_lease_is_longer_where_only_a_beat_tells_of_nothing(client: RedisClient, stirs: str) -> None:
+    a_worker(client)
+    if stirs == "parked":
+        client.commands.sadd(f"{NS}{stirs}", "h2")
+    elif stirs:
+        client.commands.zadd(f"{NS}{stirs}", {"1.0.1": START})
+    beat = client.beat("w1", "h1", longer=60.0)
+    assert beat
+    assert beat.longer == (0 if stirs else 60)
+    assert client.commands.zscore(f"{NS}workers", "w1") == START + 30_000 + beat.longer * 1000
+
+
+def test_one_that_keeps_house_is_enough(server: Server) -> None:
+    client = RedisClient(server.config)
+    assert [client.tick(), client.tick()] == [True, False]
+    client.close()
+
+
+def test_the_window_follows_the_fleet(client: RedisClient, redis: redis_py.Redis) -> None:
+    a_worker(client, "w1", slots=20)
+    a_worker(client, "w2", slots=30)
+    assert redis.get(f"{NS}window") == "50"
+    clock(client, START + 20_000)
+    client.beat("w1", "h1")
+    clock(client, START + 30_001)
+    client.tick()
+    assert redis.get(f"{NS}window") == "20"
+
+
+def test_a_window_that_is_lost_is_found_again(client: RedisClient, redis: redis_py.Redis) -> None:
+    """However many keys there are."""
+    redis.mset({f"other:{n}": "" for n in range(1000)})
+    a_worker(client, slots=20)
+    redis.delete(f"{NS}window")
+    for _ in range(20):
+        client.tick()
+    assert redis.get(f"{NS}window") == "20"
+
+
 # -- failures -------------------------------------------------------------------------------------
 
 
@@ -256,6 +296,23 @@ def test_losing_workers_uses_up_no_tries_but_ends(client: RedisClient, redis: re
     reason = redis.hget(f"{NS}job:{job}:failed", "0")
     assert "lost with its worker 10 times" in str(reason)
     assert '"path":"f0"' in str(reason)
+
+
+def test_what_the_dead_are_handed_does_not_use_up_losses(client: RedisClient) -> None:
+    """I7: their claims wait on in Redis where machines lost their power, and each takes a task once more."""
+    workers = [f"w{n}" for n in range(12)]
+    for worker in workers:
+        a_worker(client, worker)
+    clock(client, START + 30_001)
+    client.tick()
+    job = a_job(client, 1)
+    for n, worker in enumerate(workers):
+        clock(client, START + 40_000 + n * 1_000)
+        assert client.claim(worker, 0.1)
+        client.tick()
+    assert about(client, job)["state"] == "running"
+    a_worker(client, "living")
+    assert take(client, "living").tries == 0
 
 
 def test_what_failed_is_tried_again_with_all_its_tries_and_a_new_epoch(client: RedisClient) -> None:

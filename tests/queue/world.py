@@ -648,15 +648,17 @@ class World(Lost):
     @contextmanager
     def losing(self, workers: Sequence[str]) -> Iterator[None]:
         """Count what is lost with these workers, and judge where it went: I7."""
-        before = {token for worker in workers for token in self.holds(worker) if is_token(token)}
+        died = dict(self.look().value("dead", []))
+        before = {token: worker for worker in workers for token in self.holds(worker) if is_token(token)}
         yield
         places = self.look().places
-        for token in before - {token for worker in workers for token in self.holds(worker)}:
+        for token in set(before) - {token for worker in workers for token in self.holds(worker)}:
             job, task, epoch = Token.parse(token)
             if job in self.gone or token in LITTER:
                 continue
-            self.losses[job, task] += 1
-            lost_for_good = self.losses[job, task] >= self.queue.limits.max_losses
+            counts = died.get(before[token], self.now) >= self.now
+            self.losses[job, task] += counts
+            lost_for_good = counts and self.losses[job, task] >= self.queue.limits.max_losses
             allowed = [("failed", epoch)] if lost_for_good else self.queued(epoch)
             assert places[job, task][0] in allowed, (
                 f"I7: {token}, lost {self.losses[job, task]} times: {places}"
