@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Generic, TypeVar
+
+#: Seconds with nothing to do after which a thread ends; the next one is started when it is needed.
+_REST = 60.0
 
 T = TypeVar("T")
 
@@ -14,37 +17,43 @@ T = TypeVar("T")
 class Batches(Generic[T]):
     """Hands what is put here to `handle`, in order and up to `most` at once; `handle` must not raise."""
 
-    def __init__(self, name: str, handle: Callable[[list[T]], None], most: int) -> None:
-        """`name`: of the thread, which is started when it is needed."""
-        self._name, self._handle, self._most = name, handle, most
-        self._there = threading.Condition(threading.Lock())
+    def __init__(self, name: str, handle: Callable[[list[T]], None], most: int, linger: float = 0.0) -> None:
+        """`name`: of the thread, which is started when it is needed.
+
+        It lets the first of a batch wait `linger` seconds for others, unless `most` are there before.
+        """
+        self._name, self._handle, self._most, self._linger = name, handle, most, linger
+        self._lock = threading.Lock()
+        self._there = threading.Condition(self._lock)
         self._items: deque[T] = deque()
         self._started = self._closed = False
 
-    def put(self, item: T) -> None:
-        """Have it handled soon; or now, where there is no memory for the thread, or it has ended."""
-        with self._there:
-            here = self._closed or not self._start()
+    def put(self, items: Sequence[T]) -> None:
+        """Have them handled soon; or now, where there is no memory for the thread, or it has ended."""
+        with self._lock:
+            here = self._closed or not (self._started or self._start())
             if not here:
-                self._items.append(item)
-                self._there.notify()
+                before = len(self._items)
+                self._items.extend(items)
+                # For no more than these does the thread wake up: each time costs as much as a small file.
+                if not before or before < self._most <= len(self._items):
+                    self._there.notify()
         if here:
-            self._handle([item])
+            self._handle(list(items))
 
     def close(self) -> None:
         """End the thread, once it has nothing to handle any more."""
-        with self._there:
+        with self._lock:
             self._closed = True
             self._there.notify()
 
     def _start(self) -> bool:
-        """Have a thread; False where there is no memory for one."""
-        if not self._started:
-            try:
-                threading.Thread(target=self._run, name=self._name, daemon=True).start()
-            except (RuntimeError, MemoryError):
-                return False
-            self._started = True
+        """Start the thread; False where there is no memory for one."""
+        try:
+            threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        except (RuntimeError, MemoryError):
+            return False
+        self._started = True
         return True
 
     def _run(self) -> None:
@@ -54,12 +63,14 @@ class Batches(Generic[T]):
                 going = self._turn()
 
     def _turn(self) -> bool:
-        """Handle what is there; False when it is time to go."""
+        """Handle what comes; False when nothing does, and it is time to go."""
         if batch := self._next():
             self._handle(batch)
         return bool(batch)
 
     def _next(self) -> list[T]:
-        with self._there:
-            self._there.wait_for(lambda: self._items or self._closed)
+        with self._lock:
+            self._started = bool(self._there.wait_for(lambda: self._items or self._closed, _REST))
+            if self._items and self._linger:
+                self._there.wait_for(lambda: len(self._items) >= self._most or self._closed, self._linger)
             return [self._items.popleft() for _ in range(min(len(self._items), self._most))]

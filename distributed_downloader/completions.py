@@ -6,24 +6,29 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from distributed_downloader.batches import Batches
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.errors import RedisUnavailableError, TransferError
 from distributed_downloader.outage import Outage
-from distributed_downloader.outcome import Published
+from distributed_downloader.outcome import Finished, Published
 from distributed_downloader.redis_client import Done, RedisClient, Settled
+from distributed_downloader.running import Running
 from distributed_downloader.storage.durable import make_durable
 from distributed_downloader.unexpected import dry, tell
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 #: Reports in one round trip, which bounds the time that Redis is busy with it.
 _MOST = 64
+#: Seconds that a published file waits for others, to be made durable and reported together with them.
+_LINGER = 0.02
 #: Seconds between two attempts while Redis is away.
 _AGAIN = 1.0
 
@@ -31,23 +36,37 @@ _AGAIN = 1.0
 class Completion(NamedTuple):
     """What a slot has to say of a task that is done."""
 
-    #: The worker and the host that did it.
-    worker: str
+    #: The host that did it.
     host: str
-    #: The report, as it is at the moment of sending: a part may have become shorter.
-    done: Callable[[], Done]
-    #: Told what became of it.
-    settle: Callable[[Settled], None]
-    #: What has to be made durable before, and what is reported instead where that fails.
-    published: Published | None = None
-    failed: Callable[[TransferError], Callable[[], None]] | None = None
+    running: Running
+    outcome: Finished
+    #: Told what became of the report.
+    settle: Callable[[Completion, Settled], None]
+    #: Returns what is reported instead where the name of a file cannot be made durable.
+    failed: Callable[[Running, TransferError], Callable[[], None]]
+
+    def done(self) -> Done:
+        """Return the report as it is now: a part may become shorter until it is sent."""
+        running, outcome = self.running, self.outcome
+        size, length = running.task.about.size, running.hold.length
+        return Done(running.token, size, outcome.written, length, outcome.owes)
 
 
 class _Entry(NamedTuple):
     completion: Completion
-    cancel: Cancel
     #: Called when the report was taken, or given up.
-    ended: Callable[[], None]
+    ended: Callable[[Running], None]
+
+    @property
+    def running(self) -> Running:
+        return self.completion.running
+
+    @property
+    def published(self) -> Published | None:
+        return self.completion.outcome.published
+
+    def end(self) -> None:
+        self.ended(self.completion.running)
 
 
 def deliver(report: Callable[[], object], cancel: Cancel, outage: Outage) -> None:
@@ -72,16 +91,14 @@ class Completions:
         #: Output folder -> who makes names durable there: one that hangs holds up nobody else's.
         self._folders: dict[Path, Batches[_Entry]] = {}
 
-    def put(self, completion: Completion, cancel: Cancel, ended: Callable[[], None]) -> None:
+    def put(self, completion: Completion, ended: Callable[[Running], None]) -> None:
         """Report this soon, and call `ended` then; a result must not be lost while Redis is away.
 
-        It is given up when `cancel` is set and Redis does not answer.
+        It is given up when the task is cancelled and Redis does not answer.
         """
-        entry = _Entry(completion, cancel, ended)
-        if completion.published:
-            self._folder(completion.published.root).put(entry)
-        else:
-            self._reports.put(entry)
+        published = completion.outcome.published
+        reports = self._folder(published.root) if published else self._reports
+        reports.put([_Entry(completion, ended)])
 
     def close(self) -> None:
         """End the threads, once they have nothing to do any more."""
@@ -93,22 +110,22 @@ class Completions:
     def _folder(self, root: Path) -> Batches[_Entry]:
         with self._lock:
             if root not in self._folders:
-                self._folders[root] = Batches("durable", self._settle, _MOST)
+                self._folders[root] = Batches("durable", self._settle, _MOST, _LINGER)
             return self._folders[root]
 
     def _settle(self, batch: list[_Entry]) -> None:
         """Make the names of a batch durable, and pass on what is done then."""
         try:
-            for entry in self._durable(batch):
-                self._reports.put(entry)
+            if done := self._durable(batch):
+                self._reports.put(done)
         except Exception as error:  # noqa: BLE001 - the edge of a thread, which goes on
             for entry in batch:
-                entry.ended()
+                entry.end()
             tell(log, "what is done could not be made durable; the heartbeat will give it back", error)
 
     def _send(self, batch: list[_Entry]) -> None:
         """Report what is done, for one worker after the other: ours may have another name by now."""
-        for _, entries in groupby(batch, lambda entry: entry.completion.worker):
+        for _, entries in groupby(batch, attrgetter("completion.running.worker_id")):
             with suppress(Exception):  # no memory to tell of no memory: the next have nobody else
                 self._send_one_workers(list(entries))
 
@@ -120,51 +137,51 @@ class Completions:
             tell(log, "what is done could not be reported; the heartbeat will give it back", error)
         finally:
             for entry in batch:
-                entry.ended()
+                entry.end()
 
     def _durable(self, batch: list[_Entry]) -> list[_Entry]:
         """Make names durable, once in each folder; return what is done now, and report what failed."""
         errors = dict[Published | None, TransferError]()
-        for where in {entry.completion.published for entry in batch}:
+        for where in {entry.published for entry in batch}:
             try:
                 if where:
                     make_durable(where)
             except TransferError as error:
                 errors[where] = dry(error) or error
+        if not errors:
+            return batch
         for entry in batch:
-            if failure := errors.get(entry.completion.published):
-                self._fail(entry, failure)
-        return [entry for entry in batch if entry.completion.published not in errors]
+            if failure := errors.get(entry.published):
+                words = "what failed could not be reported; the heartbeat will give it back"
+                _end(entry, words, self._fail, failure)
+        return [entry for entry in batch if entry.published not in errors]
 
-    def _fail(self, entry: _Entry, error: TransferError) -> None:
-        failed = entry.completion.failed
-        assert failed is not None  # it comes with what is published
-        words = "what failed could not be reported; the heartbeat will give it back"
-        _end(entry, lambda: deliver(failed(error), entry.cancel, self._outage), words)
+    def _fail(self, completion: Completion, error: TransferError) -> None:
+        running = completion.running
+        deliver(completion.failed(running, error), running.cancel, self._outage)
 
     def _left(self, batch: list[_Entry]) -> list[_Entry]:
         """Report once; return what has to be reported again, for Redis did not answer."""
         try:
-            worker, host, *_ = batch[0].completion
+            worker, host = batch[0].running.worker_id, batch[0].completion.host
             answers = self._redis.complete_all(worker, host, [entry.completion.done() for entry in batch])
         except RedisUnavailableError as error:
             self._outage.note(error)
-            batch[0].cancel.wait(_AGAIN)
-            stopped = [entry for entry in batch if entry.cancel.is_set()]
+            batch[0].running.cancel.wait(_AGAIN)
+            stopped = [entry for entry in batch if entry.running.cancel.is_set()]
             for entry in stopped:
-                entry.ended()
+                entry.end()
             return [entry for entry in batch if entry not in stopped]
         self._outage.over()
         for entry, settled in zip(batch, answers, strict=True):
-            settle = partial(entry.completion.settle, settled)
-            _end(entry, settle, "what is done was reported, and no more")
+            _end(entry, "what is done was reported, and no more", entry.completion.settle, settled)
         return []
 
 
-def _end(entry: _Entry, last: Callable[[], None], words: str) -> None:
+def _end(entry: _Entry, words: str, last: Callable[[Completion, T], None], answer: T) -> None:
     """Do the last thing for an entry, and say with these `words` if that goes wrong."""
     try:
-        last()
+        last(entry.completion, answer)
     except Exception as error:  # noqa: BLE001 - one task's trouble is not the others'
         tell(log, words, error)
-    entry.ended()
+    entry.end()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import re
+import select
 import socket
 import ssl
 import threading
@@ -17,7 +19,6 @@ from urllib.request import getproxies
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import (
-    ClosedPoolError,
     ConnectTimeoutError,
     NameResolutionError,
     NewConnectionError,
@@ -39,7 +40,7 @@ from distributed_downloader.errors import (
     TransientError,
 )
 from distributed_downloader.imports import whole_imports
-from distributed_downloader.pace import PacedAnswer
+from distributed_downloader.pace import Answer, PacedAnswer
 from distributed_downloader.reach import Depth, depth_of, refuse_connected
 
 #: Hosts, and connections to each, that are kept open for the next request.
@@ -67,8 +68,10 @@ class Connection(HTTPConnection):
     _line: object = None
     #: How far in the server lies; what is behind a proxy is for the proxy to judge.
     depth = Depth.PUBLIC
+    #: Tells at once whether there is something to read, which nobody has asked for while it stands idle.
+    _news: select.poll | None = None
     #: What the server says to the last request.
-    answer: PacedAnswer | None = None
+    answer: Answer | None = None
 
     def response_class(  # type: ignore[override]
         self,
@@ -76,8 +79,8 @@ class Connection(HTTPConnection):
         **named: Any,  # noqa: ANN401 handed on
     ) -> PacedAnswer:
         """Make what http.client reads an answer with."""
-        self.answer = PacedAnswer(line, **named)
-        return self.answer
+        answer = self.answer = PacedAnswer(line, **named)
+        return answer
 
     def _new_conn(self) -> socket.socket:
         line = super()._new_conn()
@@ -112,6 +115,8 @@ class Connection(HTTPConnection):
         """Connect, and keep hold of the socket: urllib3 lets go of it when the answer ends the connection."""
         super().connect()
         self._line = self.sock
+        self._news = select.poll()
+        self._news.register(self.sock, select.POLLIN)
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]
         """Wait for the answer's headers, or for the stop signal."""
@@ -122,8 +127,10 @@ class Connection(HTTPConnection):
     @property
     def is_connected(self) -> bool:
         """Whether it stands, and nothing came unasked, which the socket does not show behind TLS."""
+        if self.sock is None or self._news is None:
+            return False
         ahead = isinstance(self.sock, ssl.SSLSocket) and self.sock.pending()
-        return super().is_connected and not ahead
+        return not ahead and not self._news.poll(0)
 
     def drop(self) -> None:
         """Close it at once, in the middle of an answer too, which would else keep the line open."""
@@ -149,25 +156,43 @@ class TLSConnection(Connection, HTTPSConnection):
             self.is_verified = True
 
 
+class _Idle(queue.LifoQueue[Any]):
+    """What stands idle in a pool, without the locks of a queue: our pools wait for no connection."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: ANN401 as the queue has it
+        """Return what was put here last; raises queue.Empty at once."""
+        try:
+            return self.queue.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ANN401
+        """Keep something; raises queue.Full at once."""
+        if len(self.queue) >= self.maxsize:
+            raise queue.Full
+        self.queue.append(item)
+
+
 class Pool(HTTPConnectionPool):
     """The connections to one host, those that stand idle among them."""
 
-    ConnectionCls = Connection
+    ConnectionCls, QueueCls = Connection, _Idle
 
     def standing(self) -> Connection | None:
         """Take a connection that stands idle, if there is one; it must be given back."""
         try:
-            connection = self._get_conn()
-        except ClosedPoolError:
+            connection: Connection | None = idle.get() if (idle := self.pool) else None
+        except queue.Empty:
             return None
-        assert isinstance(connection, Connection)
-        if connection.sock:
+        if connection and connection.is_connected:
             return connection
+        if connection:
+            connection.close()
         self.give_back(connection)
         return None
 
-    def give_back(self, connection: Connection) -> None:
-        """Keep a connection for the next request."""
+    def give_back(self, connection: Connection | None) -> None:
+        """Keep a connection for the next request, None for one that is still to be made."""
         self._put_conn(connection)
 
 

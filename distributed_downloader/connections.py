@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http.client import RemoteDisconnected
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 import urllib3
@@ -35,8 +34,7 @@ if TYPE_CHECKING:
     from distributed_downloader.ssl_config import Tls
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """What is sent again at each redirect."""
 
     method: str

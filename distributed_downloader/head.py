@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 #: Status line and headers in visible ASCII, each line with its own end, none folded (RFC 9112, 4 and 5).
 _PLAIN = re.compile(rb"HTTP/1\.1 ([2-5]\d\d) [ -~]*\r\n((?:[!-9;-~]+:[\t -~]*\r\n){1,99})\r\n")
-#: What http.client has to judge: bodies of unknown length, and what a connection is to become.
-_JUDGED = ("transfer-encoding", "upgrade")
+_FIELD = re.compile(r"([!-9;-~]+):([\t -~]*)\r\n")
 _BODILESS = (204, 304)
 
 
@@ -57,14 +56,14 @@ def plain_head(data: bytes) -> Head | None:
     found = _PLAIN.match(data)
     if found is None:
         return None
-    lines = found[2].decode("ascii").split("\r\n")[:-1]
-    fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    lines = _FIELD.findall(found[2].decode("ascii"))
+    fields = {name.lower(): value.strip() for name, value in lines}
     status, length = int(found[1]), fields.get("content-length", "")
-    if len(fields) < len(lines) or not re.fullmatch(r"\d{1,18}", length, re.ASCII) or status in _BODILESS:
+    if len(fields) < len(lines) or not (length.isdigit() and len(length) < 19) or status in _BODILESS:
         return None
-    if (
-        any(name in fields for name in _JUDGED)
-        or fields.get("connection", "keep-alive").lower() != "keep-alive"
-    ):
+    # http.client has to judge bodies of unknown length, and what a connection is to become.
+    if "transfer-encoding" in fields or "upgrade" in fields:
+        return None
+    if fields.get("connection", "keep-alive").lower() != "keep-alive":
         return None
     return Head(status, Headers(fields), int(length), found.end())

@@ -30,7 +30,8 @@ class Hold:
         self._trust = trust
         self._lock = threading.Lock()
         self._good_until = asked_at + trust
-        self._length: int | None = None
+        #: Bytes of the part as Redis told at the least; None if it has not.
+        self.length: int | None = None
         self._shorten: Callable[[int], None] | None = None
 
     @classmethod
@@ -43,22 +44,16 @@ class Hold:
         with self._lock:
             self._good_until = asked_at + self._trust
             if length is not None:  # one that grew is of a Redis that lost who took its tail
-                self._length = length = min(length, self._length or length)
+                self.length = length = min(length, self.length or length)
             shorten = self._shorten
         if shorten and length is not None:
             shorten(length)
-
-    @property
-    def length(self) -> int | None:
-        """Bytes of the part as Redis told at the least; None if it has not."""
-        with self._lock:
-            return self._length
 
     def on_shorten(self, shorten: Callable[[int], None]) -> None:
         """Call `shorten` with the length of the part, now if it is known, and whenever it is renewed."""
         with self._lock:
             self._shorten = shorten
-            length = self._length
+            length = self.length
         if length is not None:
             shorten(length)
 

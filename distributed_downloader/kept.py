@@ -9,13 +9,16 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Mapping
+from functools import lru_cache
 from http.client import HTTPException
 
+from urllib3 import HTTPHeaderDict
 from urllib3.exceptions import ProtocolError, ReadTimeoutError, SSLError
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.connection import Connection, Pool
-from distributed_downloader.pace import PacedAnswer
+from distributed_downloader.head import plain_head
+from distributed_downloader.pace import AHEAD, Pace, PacedAnswer, PlainAnswer
 from distributed_downloader.reach import Depth, refuse_connected
 
 #: An address that urllib3 would send as it stands.
@@ -50,7 +53,7 @@ def ask(pool: Pool, url: str, headers: Mapping[str, str], limit: Depth, cancel: 
 
     Raises urllib3's errors as urllib3 would, and NetworkError if the server lies further in than `limit`.
     """
-    target, fields = _target(url), _fields(headers)
+    target, fields = _target(url), _fields(tuple(headers.items()))
     connection = pool.standing() if target and fields else None
     if connection is None:
         return None
@@ -59,7 +62,7 @@ def ask(pool: Pool, url: str, headers: Mapping[str, str], limit: Depth, cancel: 
         refuse_connected(connection.host, connection.depth, limit)
         sent = f"GET {target} HTTP/1.1\r\nHost: {connection.spelled}\r\n{fields}\r\n"
         with cancel.closing(connection.hang_up):
-            answer, seen = _exchange(connection, sent.encode("ascii"))
+            status, seen = _exchange(connection, sent.encode("ascii"))
         done = True
     except TimeoutError as error:
         raise ReadTimeoutError(pool, url, "no answer in time") from error
@@ -71,7 +74,7 @@ def ask(pool: Pool, url: str, headers: Mapping[str, str], limit: Depth, cancel: 
         if not done:
             connection.drop()
             pool.give_back(connection)
-    return Kept(pool, connection, seen, answer.status)
+    return Kept(pool, connection, seen, status)
 
 
 def _target(url: str) -> str:
@@ -80,18 +83,24 @@ def _target(url: str) -> str:
     return plain[1] if plain and not _NOT_PLAIN.search(plain[1]) else ""
 
 
-def _fields(headers: Mapping[str, str]) -> str:
+@lru_cache(16)
+def _fields(headers: tuple[tuple[str, str], ...]) -> str:
     """Return headers as they are sent; "" if there are some that must not be, or none."""
-    fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    fields = "".join([f"{name}: {value}\r\n" for name, value in headers])
     return fields if _SENDABLE.fullmatch(fields) and fields.count("\n") == len(headers) else ""
 
 
-def _exchange(connection: Connection, sent: bytes) -> tuple[PacedAnswer, Mapping[str, str]]:
-    """Send a request and wait for the answer's headers; raises HTTPException, OSError."""
+def _exchange(connection: Connection, sent: bytes) -> tuple[int, Mapping[str, str]]:
+    """Send a request and wait for the answer's status and headers; raises HTTPException, OSError."""
     line = connection.sock
     line.sendall(sent)
-    answer = connection.answer = PacedAnswer(line, method="GET")
-    headers = answer.read_head()
+    pace = Pace(line)
+    begun = line.recv(AHEAD)
+    if head := plain_head(begun):
+        connection.answer = PlainAnswer(pace, head, memoryview(begun)[head.size :])
+        return head.status, head.headers
+    answer = connection.answer = PacedAnswer(line, method="GET", pace=pace, begun=begun)
+    answer.begin()
     if answer.will_close:
         connection.close()  # the answer itself keeps the line until it is read
-    return answer, headers
+    return answer.status, HTTPHeaderDict(answer.msg.items())

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import hiredis
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.connection import HiredisRespSerializer
@@ -71,11 +72,17 @@ class _Packer(HiredisRespSerializer):
 
     def pack(self, *args: Any) -> Any:  # noqa: ANN401 as the library has it
         """Return a command as it goes over the line."""
+        pack: Any = _packed if args[0] == "EVALSHA" else super().pack
         try:
-            return super().pack(*args)
+            return pack(*args)
         except UnicodeEncodeError:
-            words: Any = map(_as_bytes, args)
-            return super().pack(*words)
+            return pack(*map(_as_bytes, args))
+
+
+def _packed(*args: Any) -> list[bytes]:  # noqa: ANN401 as the library has it
+    """Pack a call of a script: it may have hundreds of words, and redis-py would look at each of them."""
+    words: Any = args
+    return [hiredis.pack_command(words)]
 
 
 def _as_bytes(word: object) -> object:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from functools import partial
 
 from distributed_downloader.completions import Completion
 from distributed_downloader.errors import PlaceUnseenError, TransferError, TransientError
 from distributed_downloader.models import DownloadTask, Failure
 from distributed_downloader.outcome import Divided, Finished, Outcome
 from distributed_downloader.queue_terms import Blind, Split
-from distributed_downloader.redis_client import Done, RedisClient, Settled, Verdict
+from distributed_downloader.redis_client import RedisClient, Settled, Verdict
 from distributed_downloader.redis_parts import RedisParts
 from distributed_downloader.retry import Action, Decision, RetryPolicy, park_seconds
 from distributed_downloader.running import Running
@@ -44,40 +43,32 @@ class Reports:
         #: The jobs that were given back, whether they sleep, and why, so that it is told once.
         self._given_back: dict[int, tuple[bool, str]] = {}
 
-    def success(self, worker_id: str, token: str, running: Running, outcome: Outcome) -> Report | Completion:
+    def success(self, running: Running, outcome: Outcome) -> Report | Completion:
         """Return the report of what a task came to."""
-        if isinstance(outcome, Divided):
-            return lambda: self._divided(worker_id, token, running.task, outcome)
-        done = partial(self._done, token, running, outcome)
-        settle = partial(self._completed, worker_id, running, outcome)
-        failed = partial(self.failure, worker_id, token, running)
-        return Completion(worker_id, self._host, done, settle, outcome.published, failed)
+        if isinstance(outcome, Finished):
+            return Completion(self._host, running, outcome, self._completed, self.failure)
+        return lambda: self._divided(running, outcome)
 
-    def failure(self, worker_id: str, token: str, running: Running, error: TransferError) -> Report:
+    def failure(self, running: Running, error: TransferError) -> Report:
         """Return the report of a task that did not succeed, as the policy decides it."""
         task = running.task
         decision = self._policy.decide(error, task.tries, task.away, kept=_kept(running, error))
         action, reason = decision.action, _reason(error, task.file.path)
         if action is Action.BLIND:
-            return lambda: self._blind(worker_id, token, task, reason, error)
+            return lambda: self._blind(running, reason, error)
         if action is Action.REST:
             self._on_rest(reason, error)
         if action in (Action.RELEASE, Action.REST):
             # A trouble of this machine is told by the rest that it begins.
             level = logging.DEBUG if action is Action.REST else logging.INFO
             log.log(level, "back    %s: %s", task.name, reason)
-            return lambda: self._released(worker_id, token)
-        return lambda: self._failed(worker_id, token, running, error, decision)
+            return lambda: self._released(running)
+        return lambda: self._failed(running, error, decision)
 
-    @staticmethod
-    def _done(token: str, running: Running, outcome: Finished) -> Done:
-        size, length = running.task.about.size, running.hold.length
-        return Done(token, size, outcome.written, length, outcome.owes)
-
-    def _completed(self, worker_id: str, running: Running, outcome: Finished, settled: Settled) -> None:
-        task = running.task
+    def _completed(self, completion: Completion, settled: Settled) -> None:
+        running, task = completion.running, completion.running.task
         if settled is Settled.STALE:
-            log.info("done    %s, but the task is not this worker's any more", running.name)
+            log.info("done    %s, but the task is not this worker's any more", running)
             return
         if self._given_back.pop(task.token.job, None):
             self._on_refusal("")
@@ -85,32 +76,36 @@ class Reports:
         if task.about.is_seal:
             log.info("sealed  %s: complete, %s right", task.name, _proof(task))
         else:
-            log.info("done    %s", running.name)
+            log.info("done    %s", running)
         if settled is Settled.SEALER:
-            self._on_sealer(worker_id, task)
-        if outcome.owes:
+            self._on_sealer(running.worker_id, task)
+        if completion.outcome.owes:
             self._on_owed()
 
-    def _divided(self, worker_id: str, token: str, task: DownloadTask, outcome: Divided) -> None:
-        parts = outcome.parts
+    def _divided(self, running: Running, outcome: Divided) -> None:
+        task, parts = running.task, outcome.parts
         answer = self._parts.split(
-            worker_id, token, outcome.place, parts, written=outcome.written, file=outcome.file
+            running.worker_id,
+            running.token,
+            outcome.place,
+            parts,
+            written=outcome.written,
+            file=outcome.file,
         )
         if answer is Split.DONE:
             log.info("split   %s: %d parts for the whole fleet", task.name, len(parts))
         elif answer is Split.WAITS:
             log.info("back    %s: another job puts it together in the same folder", task.name)
 
-    def _blind(
-        self, worker_id: str, token: str, task: DownloadTask, reason: str, error: TransferError
-    ) -> None:
-        answer = self._parts.blind(worker_id, token, reason)
+    def _blind(self, running: Running, reason: str, error: TransferError) -> None:
+        answer = self._parts.blind(running.worker_id, running.token, reason)
         if not isinstance(error, PlaceUnseenError):
             self._on_refusal(reason)
         elif answer is Blind.FOR_OTHERS:
             return self._on_rest(reason, error)  # or it would be our next claim again
         if answer is Blind.STALE:
             return None
+        task = running.task
         job, asleep = task.token.job, answer is Blind.ASLEEP
         level = logging.DEBUG if self._given_back.get(job) == (asleep, reason) else logging.WARNING
         self._given_back[job] = asleep, reason
@@ -118,20 +113,18 @@ class Reports:
         log.log(level, "back    %s: %s; %s %d", task.name, reason, what, job)
         return None
 
-    def _released(self, worker_id: str, token: str) -> None:
-        self._redis.release(worker_id, [token])
+    def _released(self, running: Running) -> None:
+        self._redis.release(running.worker_id, [running.token])
 
-    def _failed(
-        self, worker_id: str, token: str, running: Running, error: TransferError, decision: Decision
-    ) -> None:
+    def _failed(self, running: Running, error: TransferError, decision: Decision) -> None:
         task = running.task
         if decision.hold:
             self._redis.hold(task.spec.endpoint, decision.hold)
         reason = _reason(error, task.file.path)
         kept = _kept(running, error)
         verdict = self._redis.fail(
-            worker_id,
-            token,
+            running.worker_id,
+            running.token,
             Failure(
                 path=task.name,
                 error=reason,

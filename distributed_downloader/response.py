@@ -26,6 +26,7 @@ MAX_DRAIN = 1 << 16
 LONGEST_JSON = 300.0
 #: Seconds to wait for more of a body, once something of it is there.
 SOON = 0.2
+_CLOSED = nullcontext()
 
 
 def redacted(url: str) -> str:
@@ -94,7 +95,7 @@ class Response:
         """
         count = self._receive(view)
         # Not between chunks: what is known of their borders would be lost with a wait that is cut short.
-        if 0 < count < len(view) and not self._answer.chunked:
+        if 0 < count < len(view) and not (self._answer.chunked or self._answer.isclosed()):
             count += self._gather(view[count:])
         self._free()
         return count
@@ -120,7 +121,7 @@ class Response:
 
     def close(self) -> None:
         """Give the connection back for the next request, if what is left of the body is short."""
-        closing, self._closing = self._closing, nullcontext()
+        closing, self._closing = self._closing, _CLOSED
         try:
             if not self._cancel.is_set():
                 self._drain()
@@ -160,7 +161,7 @@ class Response:
     def _drain(self) -> None:
         """Read what is left of the body, if that is short."""
         left = self._answer.length
-        if self._failure or left is None or left > MAX_DRAIN:
+        if self._answer.isclosed() or self._failure or left is None or left > MAX_DRAIN:
             return
         self._answer.pace.begin()
         with suppress(HTTPException, OSError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from distributed_downloader.cancel import Cancel
@@ -29,21 +28,24 @@ _STALLED = 5.0
 _SHORTEST = 1.0
 
 
-@dataclass
 class Running:
-    """One task in a worker's hands."""
+    """One task in a worker's hands; its text is what people call it."""
 
-    task: DownloadTask
-    cancel: Cancel
-    hold: Hold
-    bytes_done: int = 0
-    #: Whether a slot is at it, or has been.
-    begun: bool = False
-    _rate: float = 0.0
-    #: When the first bytes were told of, and how many: those may have been there before.
-    _first: tuple[float, int] | None = None
-    _last: tuple[float, int] = field(default_factory=lambda: (time.monotonic(), 0))
-    _moved: float = field(default_factory=time.monotonic)
+    def __init__(self, worker_id: str, task: DownloadTask, cancel: Cancel, hold: Hold) -> None:
+        self.worker_id, self.token, self.task = worker_id, str(task.token), task
+        self.cancel, self.hold = cancel, hold
+        #: Since when it is in our hands (time.monotonic).
+        self.since = self._moved = time.monotonic()
+        self.bytes_done = 0
+        #: Whether a slot is at it, or has been.
+        self.begun = False
+        self._rate = 0.0
+        #: When the first bytes were told of, and how many: those may have been there before.
+        self._first: tuple[float, int] | None = None
+        self._last = (self.since, 0)
+
+    def __str__(self) -> str:  # of a part, it tells the bytes that are its own now
+        return self.task.name_of(self.hold.length)
 
     def progress(self, bytes_done: int) -> None:
         """Take note of the bytes that are on disk."""
@@ -63,11 +65,6 @@ class Running:
     def pace(self) -> float:
         """Bytes a second at the last snapshot, not below 1; 0 if the transfer has stalled."""
         return 0.0 if time.monotonic() - self._moved > _STALLED else max(1.0, self._rate or self.average)
-
-    @property
-    def name(self) -> str:
-        """What people call the task: of a part, the bytes that are its own now."""
-        return self.task.name_of(self.hold.length)
 
     def snapshot(self) -> Transfer:
         """Describe the transfer, with its rate since the snapshot before."""

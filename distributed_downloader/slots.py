@@ -7,7 +7,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import NamedTuple
 
 from distributed_downloader.cancel import Cancel
@@ -25,7 +24,7 @@ log = logging.getLogger(__name__)
 
 #: Tasks that are done and not reported yet, above which no more are claimed.
 _MOST_UNREPORTED = 128
-#: Small tasks that wait for a slot here at most.
+#: Small tasks that are claimed ahead at once at most, when fewer than half as many wait for a slot here.
 _MOST_AHEAD = 32
 
 
@@ -34,15 +33,6 @@ class Room(NamedTuple):
 
     free: int
     ahead: int
-
-
-class _Waiting(NamedTuple):
-    """A task that is claimed and waits for a slot, since `since` (time.monotonic)."""
-
-    worker_id: str
-    token: str
-    running: Running
-    since: float
 
 
 class Slots:
@@ -66,14 +56,14 @@ class Slots:
         self.count = count
         self._runner, self._reports, self._completions = runner, reports, completions
         self._outage, self._limits, self._pause_between = outage, limits, pause_between
-        lock = threading.Lock()
+        self._lock = threading.Lock()
         #: There is something to do for a slot; and something has changed for the others who wait.
-        self._work, self._changed = threading.Condition(lock), threading.Condition(lock)
+        self._work, self._changed = threading.Condition(self._lock), threading.Condition(self._lock)
         self._threads = self._busy = 0
         self._closed = False
         #: Tasks in our hands, until the queue knows what became of them, and those that wait for a slot.
         self._running: dict[str, Running] = {}
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[Running] = deque()
         #: How many may wait: more after a slot found none, fewer when some waited for too long.
         self._most_waiting = 1
         #: Bytes a second that a part has brought here lately; 0 = none has.
@@ -81,7 +71,7 @@ class Slots:
 
     def wait_room(self, seconds: float, *, ahead: bool) -> Room | None:
         """Wait so long for a free slot, or with `ahead` for room to claim small files before there is one."""
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: any(self._room(ahead)), seconds)
             room = self._room(ahead)
             return room if any(room) else None
@@ -108,10 +98,10 @@ class Slots:
 
         `cancel` stops them all.
         """
-        waiting = [self._entry(worker_id, task, cancel, asked_at) for task in tasks]
-        with self._work:
-            fresh = [each for each in waiting if each.token not in self._running]
-            self._running.update((each.token, each.running) for each in fresh)
+        came = [self._running_of(worker_id, task, cancel, asked_at) for task in tasks]
+        with self._lock:
+            fresh = [each for each in came if each.token not in self._running]
+            self._running.update({each.token: each for each in fresh})
             self._waiting.extend(fresh)
             wanted = min(self.count, self._busy + len(self._waiting))
             lacking = min(max(0, wanted - self._threads), len(fresh))
@@ -120,43 +110,39 @@ class Slots:
         for each in fresh[:lacking]:
             self._add_thread(each)
 
-    def _entry(self, worker_id: str, task: DownloadTask, cancel: Cancel, asked_at: float) -> _Waiting:
-        running = Running(task, cancel.child(), self._hold(task, asked_at))
-        return _Waiting(worker_id, str(task.token), running, time.monotonic())
+    def _running_of(self, worker_id: str, task: DownloadTask, cancel: Cancel, asked_at: float) -> Running:
+        limits = self._limits
+        hold = Hold(limits.trust if task.about.part else limits.lease - 1, asked_at)
+        return Running(worker_id, task, cancel.child(), hold)
 
-    def _add_thread(self, waiting: _Waiting) -> None:
+    def _add_thread(self, running: Running) -> None:
         """Start the thread of another slot; without memory for it, give back what it was to do."""
         try:
             # A daemon, so that a thread that hangs in a name server's silence cannot hold up our exit.
             threading.Thread(target=self._serve, name="slot", daemon=True).start()
         except (RuntimeError, MemoryError) as error:
-            with self._work:
+            with self._lock:
                 self._threads -= 1
-                if waiting not in self._waiting:
+                if running not in self._waiting:
                     return  # another slot was quicker
-                self._waiting.remove(waiting)
-            refusal = self._reports.failure(
-                waiting.worker_id, waiting.token, waiting.running, as_transfer_error(error)
-            )
-            self._slot(lambda: refusal, waiting.token, waiting.running)
+                self._waiting.remove(running)
+            self._slot(running, self._reports.failure(running, as_transfer_error(error)))
 
     def start_beside(self, worker_id: str, task: DownloadTask, cancel: Cancel, asked_at: float) -> None:
         """Run `task` beside the slots."""
-        _, token, running, _ = self._entry(worker_id, task, cancel, asked_at)
-        with self._changed:
-            if token in self._running:
+        running = self._running_of(worker_id, task, cancel, asked_at)
+        with self._lock:
+            if running.token in self._running:
                 return
-            self._running[token] = running
-        work = partial(self._run, worker_id, token, running)
+            self._running[running.token] = running
         try:
-            threading.Thread(target=self._slot, args=(work, token, running), name="slot", daemon=True).start()
+            threading.Thread(target=self._slot, args=(running,), name="slot", daemon=True).start()
         except (RuntimeError, MemoryError) as error:
-            refusal = self._reports.failure(worker_id, token, running, as_transfer_error(error))
-            self._slot(lambda: refusal, token, running)
+            self._slot(running, self._reports.failure(running, as_transfer_error(error)))
 
     def overdue(self, seconds: float) -> set[str]:
         """Let go of what has waited for a slot so long, for others may have one; return the tokens."""
-        with self._changed:
+        with self._lock:
             late = {each.token for each in self._waiting if time.monotonic() - each.since > seconds}
             self._waiting = deque(each for each in self._waiting if each.token not in late)
             for token in late:
@@ -167,32 +153,32 @@ class Slots:
 
     def close(self) -> None:
         """End the threads of slots that are free, and of the others when they are."""
-        with self._work:
+        with self._lock:
             self._closed = True
             self._work.notify_all()
         self._completions.close()
 
     def tokens(self) -> set[str]:
         """Return the tokens that run here now."""
-        with self._changed:
+        with self._lock:
             return set(self._running)
 
     def cancel(self, token: str, reason: str) -> None:
         """Stop one task, if it runs here."""
-        with self._changed:
+        with self._lock:
             running = self._running.get(token)
         if running:
             running.cancel.set(reason)
 
     def transfers(self) -> tuple[Transfer, ...]:
         """Describe what runs now."""
-        with self._changed:
+        with self._lock:
             running = [each for each in self._running.values() if each.begun]
         return tuple(each.snapshot() for each in running)
 
     def parts(self) -> dict[str, tuple[int, float]]:
         """Return how far each part is that runs here: token -> bytes, bytes a second (0 = it has stalled)."""
-        with self._changed:
+        with self._lock:
             running = dict(self._running)
         return {
             token: (each.bytes_done, each.pace) for token, each in running.items() if each.task.about.part
@@ -201,7 +187,7 @@ class Slots:
     def renew(self, asked_at: float, asked: Mapping[str, tuple[int, float]], ours: Mapping[str, int]) -> None:
         """Take note of what Redis said at `asked_at` of the `asked` parts: the lengths of `ours`."""
         for token in asked:
-            with self._changed:
+            with self._lock:
                 running = self._running.get(token)
             if running and token in ours:
                 running.hold.renew(asked_at, ours[token])
@@ -210,56 +196,50 @@ class Slots:
 
     def wait_idle(self, seconds: float) -> bool:
         """Wait until nothing runs, so long at most; True if nothing does."""
-        with self._changed:
+        with self._lock:
             return self._changed.wait_for(lambda: not self._running, seconds)
 
     def beaten(self, asked_at: float) -> None:
         """Take note of a lease that was extended at `asked_at` (hold.now): what is no part holds as long."""
-        with self._changed:
+        with self._lock:
             running = list(self._running.values())
         for each in running:
             if not each.task.about.part:
                 each.hold.renew(asked_at)
 
-    def _hold(self, task: DownloadTask, asked_at: float) -> Hold:
-        limits = self._limits
-        return Hold(limits.trust if task.about.part else limits.lease - 1, asked_at)
-
     def _serve(self) -> None:
         """Be a slot: run one task after the other."""
+        busy = 0
         try:
-            while each := self._next():
-                worker_id, token, running, _ = each
-                try:
-                    self._slot(partial(self._run, worker_id, token, running), token, running)
-                finally:
-                    self._free_slot()
-        finally:  # whatever ended it: another thread may take its place
-            with self._work:
+            while True:
+                with self._lock:
+                    self._busy, freed, busy = self._busy - busy, busy, 0
+                    if not (running := self._next(after_one=freed > 0)):
+                        return
+                    self._busy, busy = self._busy + 1, 1
+                self._slot(running)
+        finally:  # whatever ended it, no memory to wait with among it: another thread may take its place
+            with self._lock:
                 self._threads -= 1
+                self._busy -= busy
 
-    def _free_slot(self) -> None:
-        with self._changed:
-            self._busy -= 1
-            if self._runs_low:
-                self._changed.notify_all()
+    def _next(self, *, after_one: bool) -> Running | None:
+        """Return the next task of a slot, None if there is no more; the lock is held."""
+        if not self._waiting:
+            self._most_waiting = min(2 * self._most_waiting, _MOST_AHEAD)
+        if after_one and self._runs_low:
+            self._changed.notify_all()
+        while not (self._waiting or self._closed):
+            self._work.wait()
+        return self._waiting.popleft() if self._waiting else None
 
-    def _next(self) -> _Waiting | None:
-        with self._work:
-            if not self._waiting:
-                self._most_waiting = min(2 * self._most_waiting, _MOST_AHEAD)
-            self._work.wait_for(lambda: self._waiting or self._closed)
-            if not self._waiting:
-                return None
-            self._busy += 1
-            return self._waiting.popleft()
-
-    def _slot(self, work: Callable[[], Report | Completion], token: str, running: Running) -> None:
-        ended, handed_on = partial(self._ended, token), False
+    def _slot(self, running: Running, refusal: Report | None = None) -> None:
+        """Run a task, unless it is refused, and report how it ended."""
+        handed_on = False
         try:
-            report = work()
+            report = refusal or self._run(running)
             if isinstance(report, Completion):
-                self._completions.put(report, running.cancel, ended)
+                self._completions.put(report, self._ended)
                 handed_on = True
             else:
                 deliver(report, running.cancel, self._outage)
@@ -267,33 +247,33 @@ class Slots:
             tell(log, f"{running.task.name}: could not be reported; the heartbeat will give it back", error)
         finally:
             if not handed_on:
-                ended()
+                self._ended(running)
 
-    def _ended(self, token: str) -> None:
+    def _ended(self, running: Running) -> None:
         """Take note that the queue knows what became of a task, or will find out by itself."""
-        with self._changed:
-            self._running.pop(token, None)
+        with self._lock:
+            self._running.pop(running.token, None)
             if not self._running or self._unreported == _MOST_UNREPORTED:
                 self._changed.notify_all()
 
-    def _run(self, worker_id: str, token: str, running: Running) -> Report | Completion:
+    def _run(self, running: Running) -> Report | Completion:
         """Run the task and return the call that reports how it ended."""
-        task, running.begun = running.task, True
+        task, cancel, running.begun = running.task, running.cancel, True
         try:
-            running.cancel.check()  # it may have waited here
+            cancel.check()  # it may have waited here
             if task.hold:
                 log.info("the hub asks for a pause of %.0f s", task.hold)
-                running.cancel.wait(task.hold + self._pause_between())
-                running.cancel.check()
-            outcome = self._runner.run(task, running.cancel, running.progress, running.hold)
+                cancel.wait(task.hold + self._pause_between())
+                cancel.check()
+            outcome = self._runner.run(task, cancel, running.progress, running.hold)
         except TransferError as error:
-            return self._reports.failure(worker_id, token, running, dry(error) or error)
+            return self._reports.failure(running, dry(error) or error)
         except RedisUnavailableError as error:  # the fleet was to be asked
             self._outage.note(error)
-            return self._reports.failure(worker_id, token, running, StoppedError("Redis is away"))
+            return self._reports.failure(running, StoppedError("Redis is away"))
         except Exception as error:
             log.debug("%s: the trace of this error:", task.name, exc_info=True)
-            return self._reports.failure(worker_id, token, running, as_transfer_error(error))
+            return self._reports.failure(running, as_transfer_error(error))
         if task.about.part:
             self.part_rate = running.average or self.part_rate
-        return self._reports.success(worker_id, token, running, outcome)
+        return self._reports.success(running, outcome)

@@ -197,10 +197,10 @@ class HttpClient:
         ServerError (a redirect to no address), RefusedError (to somewhere we do not go), LocalError
         (a proxy of a kind that we cannot use) and StoppedError.
         """
-        tls = self._hub_tls if self.trusts(url) else self._tls
+        asked, depth = origin(url), None
+        tls = self._hub_tls if asked in self._trusted else self._tls
         request = Request(method, headers or {}, body, cancel or Cancel(), tls)
-        hops: list[Mapping[str, str]] = []
-        visited, asked, depth = {url}, origin(url), None
+        hops, visited = list[Mapping[str, str]](), {url}
         while True:
             response = self._answer(request, url, hops, asked, depth)
             depth = response.depth
@@ -222,9 +222,13 @@ class HttpClient:
 
     def _limit(self, url: str, asked: str, depth: Depth | None) -> Depth:
         """Return how far in the host of a URL may lie: as far as the hub, which lies where the user likes."""
-        if depth is None or self.trusts(url) or origin(url) == asked:
+        if depth is None or self._is_hub(origin(url), asked):
             return Depth.HERE
         return self.inner.limit(url, depth)
+
+    def _is_hub(self, where: str, asked: str) -> bool:
+        """Return whether an origin is the hub that was asked, or one of this machine's own."""
+        return where == asked or where in self._trusted
 
     def _next(self, url: str, target: str, limit: Depth) -> str:
         """Return where a redirect leads; raises RefusedError if we do not go there."""
@@ -239,8 +243,8 @@ class HttpClient:
     def _answer(
         self, request: Request, url: str, hops: list[Mapping[str, str]], asked: str, depth: Depth | None
     ) -> Response:
-        trusted = self.trusts(url)
-        from_hub, token = trusted or origin(url) == asked, self._token if trusted else ""
+        where = origin(url)
+        from_hub, token = self._is_hub(where, asked), self._token if where in self._trusted else ""
         headers = {**request.headers, **_OURS}
         if token:
             headers["Authorization"] = f"Bearer {token}"

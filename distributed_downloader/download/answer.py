@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from distributed_downloader.errors import CorruptError, EngineError, RangeError
 from distributed_downloader.models import DownloadTask, RepoFile
@@ -13,8 +13,7 @@ from distributed_downloader.response import Response
 _HTML_NAMES = (".html", ".htm", ".xhtml")
 
 
-@dataclass(frozen=True)
-class Body:
+class Body(NamedTuple):
     """Which bytes of the file an answer carries: from `start` to before `end`."""
 
     start: int
@@ -67,12 +66,11 @@ def _accept_part(headers: Mapping[str, str], offset: int, file: RepoFile) -> Bod
 
 def check_commit(response: Response, task: DownloadTask) -> bool:
     """Return whether the hub said which commit this is; raises CorruptError if it is another one."""
-    said = [commit for headers in _all(response) if (commit := headers.get("X-Repo-Commit"))]
-    for commit in said:
-        if commit != task.spec.commit:
-            raise CorruptError(
-                f"{task.file.path}: came from commit {commit[:12]!a}, not from {task.spec.commit[:12]}"
-            )
+    wanted, said = task.spec.commit, ""
+    for headers in _all(response):
+        said = headers.get("X-Repo-Commit") or said
+        if said and said != wanted:
+            raise CorruptError(f"{task.file.path}: came from commit {said[:12]!a}, not from {wanted[:12]}")
     return bool(said)
 
 

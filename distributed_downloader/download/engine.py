@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.models import DownloadTask, RepoFile
@@ -55,8 +54,7 @@ class Sink(Protocol):
         """Learn the hash, because the hub told it late."""
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(NamedTuple):
     """One transfer: what to fetch, where to put it, and who may stop or slow it."""
 
     task: DownloadTask
@@ -78,7 +76,8 @@ class Context:
     @property
     def left(self) -> int:
         """Bytes that are still missing, as of now; they may become fewer at any moment."""
-        return max(0, self.sink.end - self.position)
+        sink = self.sink
+        return max(0, sink.end - sink.start - sink.size)
 
     def write(self, data: Data) -> None:
         """Take the next bytes from the network, as the sink does; waits where the throttle says so."""

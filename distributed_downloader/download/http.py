@@ -175,8 +175,8 @@ class _Transfer:
 
     def _copy(self, response: Response, end: int) -> None:
         """Write the body up to byte `end` of the file, or to the sink's end if that is nearer."""
-        context, watch = self._context, Watch(self._patience, self._file.path)
-        while (left := min(end - context.position, context.left)) > 0:
+        context, sink, watch = self._context, self._sink, Watch(self._patience, self._file.path)
+        while (left := min(end, sink.end) - sink.start - sink.size) > 0:
             started = time.monotonic()
             view = self._buffers.get(context.throttle.read_size, left)
             count = response.readinto(view)

@@ -11,7 +11,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
@@ -27,14 +27,10 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NOT_OURS = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO)
 
 
+@cache
 def host_tag() -> str:
     """Return this host's name as it is used in file names."""
-    return _as_tag(socket.gethostname())
-
-
-@lru_cache(1)
-def _as_tag(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9-]", "-", name)[:64] or "host"
+    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:64] or "host"
 
 
 class Partial:

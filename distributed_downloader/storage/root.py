@@ -42,7 +42,8 @@ class Root:
 
     def enter(self, parts: tuple[bytes, ...], *, create: bool = True) -> int:
         """Return the descriptor of `root/part/part...`, good in this block; raises as `open_folder`."""
-        self.look(create=create)
+        if time.monotonic() - self._since > MOMENT:
+            self.look(create=create)
         fd = self._inner.get(parts)
         if fd is None:
             fd = self._inner[parts] = open_below(self._top, parts, self._path, create=create)
@@ -54,9 +55,7 @@ class Root:
         self._since = _NEVER
 
     def look(self, *, create: bool = False) -> None:
-        """Open what has the folder's path now, if it is the place."""
-        if time.monotonic() - self._since <= MOMENT:
-            return
+        """Open what has the folder's path now, if it is the place; that is good for a moment."""
         try:
             top = open_root(self._path, create=create and not self._place)
         except FileNotFoundError:

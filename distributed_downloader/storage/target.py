@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from distributed_downloader.models import JobSpec, RepoFile
@@ -37,7 +37,7 @@ class Target:
         self, root: Path, spec: JobSpec, file: RepoFile, parts: Sequence[bytes] | None = None
     ) -> None:
         self._root = root
-        *parents, self.name = parts or [*names(spec.repo_id), *names(file.path)]
+        *parents, self.name = parts or [*_repo_names(spec.repo_id), *names(file.path)]
         self.parents = tuple(parents)
         key = "\0".join((spec.repo_type.value, spec.repo_id, spec.commit, file.path))
         #: Names the file and its commit, for what lies elsewhere until it is complete.
@@ -82,6 +82,11 @@ class Target:
         """
         self.check_in(there)
         os.rename(name, self.name, src_dir_fd=folder, dst_dir_fd=there)
+
+
+@lru_cache(32)
+def _repo_names(repo_id: str) -> list[bytes]:
+    return names(repo_id)
 
 
 def _set_mode(fd: int) -> None:

@@ -167,6 +167,20 @@ def test_a_body_that_comes_later_and_ends_too_early() -> None:
         get(http, f"{server.url}/x")
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_body_that_is_shorter_than_what_is_asked_for_just_ends(*, ends: bool) -> None:
+    said = Say(reply(b"hello", Connection="close"), "close") if ends else reply(b"hello")
+    with (
+        warm(said, said) as (server, http),
+        http.open("GET", f"{server.url}/x") as short,
+        http.open("GET", f"{server.url}/x") as response,
+    ):
+        view = memoryview(bytearray(100))
+        for answer in (short, response):  # the second one came over a new connection
+            assert bytes(view[: answer.readinto(view)]) == b"hello"
+            assert answer.readinto(view) == 0
+
+
 @pytest.mark.parametrize("said", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 2000 OK\r\n\r\n"])
 def test_a_kept_connection_that_ends_without_an_answer(said: bytes) -> None:
     with warm(Say(said, "close"), reply(b"two")) as (server, http):

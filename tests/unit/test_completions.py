@@ -16,13 +16,18 @@ from distributed_downloader import completions
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.completions import Completion, Completions
 from distributed_downloader.errors import LocalError, PlaceUnseenError, RedisUnavailableError, TransferError
+from distributed_downloader.hold import Hold
+from distributed_downloader.models import Descriptor, DownloadTask, RepoFile, Token
 from distributed_downloader.outage import Outage
-from distributed_downloader.outcome import Published
+from distributed_downloader.outcome import Finished, Published
 from distributed_downloader.queue_terms import Done, Settled
+from distributed_downloader.running import Running
 from distributed_downloader.storage.durable import make_durable
 from distributed_downloader.storage.place import make_place
+from tests.unit.looking_on import spec
 
 PATIENCE = 60.0
+TASK = DownloadTask(token=Token(1, 0, 1), spec=spec(), about=Descriptor(file=RepoFile(path="a", size=1)))
 
 
 class Queue:
@@ -62,23 +67,27 @@ class Desk:
         cancel: Cancel | None = None,
         published: Published | None = None,
     ) -> None:
-        def failed(error: TransferError) -> Callable[[], None]:
-            self.failed[token] = error
-            return self._report_failure
+        running = Running(worker, TASK, cancel or Cancel(), Hold.unlimited())
+        running.token = token
+        outcome = Finished(published=published)
+        self.completions.put(Completion("h", running, outcome, self._settle, self._fail), self._note)
 
-        completion = Completion(
-            worker, "h", lambda: Done(token, 1), lambda _: self.settled.append(token), published, failed
-        )
-        self.completions.put(completion, cancel or Cancel(), lambda: self._note(token))
+    def _settle(self, completion: Completion, settled: Settled) -> None:
+        assert settled is Settled.DONE
+        self.settled.append(completion.running.token)
+
+    def _fail(self, running: Running, error: TransferError) -> Callable[[], None]:
+        self.failed[running.token] = error
+        return self._report_failure
 
     def _report_failure(self) -> None:
         self.failures += 1
         if self.failures == 1:
             raise RedisUnavailableError("away")
 
-    def _note(self, token: str) -> None:
+    def _note(self, running: Running) -> None:
         with self._changed:
-            self.ended.append(token)
+            self.ended.append(running.token)
             self._changed.notify_all()
 
     def wait_for(self, count: int) -> None:

@@ -7,13 +7,15 @@ import re
 from importlib.resources import files
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 from redis import exceptions
 
+from distributed_downloader.config.sections import RedisConfig
 from distributed_downloader.errors import RedisUnavailableError
-from distributed_downloader.redis_connection import translated
+from distributed_downloader.redis_connection import connect, translated
 from distributed_downloader.redis_greeting import BrokenOffError
 from distributed_downloader.redis_lua import lua_sources
 from distributed_downloader.redis_mend import type_of
@@ -160,3 +162,18 @@ def test_each_key_has_the_type_that_the_documentation_gives_it() -> None:
         documented |= dict(zip(found, types, strict=True))
     assert len(documented) > 40
     assert {name: type_of(name) for name in documented} == documented
+
+
+# -- what goes over the line ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["EVALSHA", "SET", "CLIENT SETINFO"])
+@pytest.mark.parametrize("word", ["text", "ünï", "", 17, -1, 2.5, b"\xff\0", "caf\udce9"])
+def test_a_command_is_packed_as_the_library_would_but_for_bytes_that_are_no_text(
+    command: str, word: str | bytes | float
+) -> None:
+    connection: Any = connect(RedisConfig()).connection_pool.make_connection()
+    packed = b"".join(connection.pack_command(command, word, "last"))
+    sent = word if isinstance(word, bytes) else str(word).encode("utf-8", "surrogateescape")
+    words = [*command.encode().split(), sent, b"last"]
+    assert packed == b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(w), w) for w in words)

@@ -70,7 +70,7 @@ def claim(client: RedisClient, *files: RepoFile) -> DownloadTask:
 
 
 def running(task: DownloadTask) -> Running:
-    return Running(task, Cancel(), Hold.unlimited())
+    return Running(ME, task, Cancel(), Hold.unlimited())
 
 
 # -- rests ---------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def report(client: RedisClient, task: DownloadTask, error: TransferError) -> lis
     """Report a failure; return the rests that it began."""
     rested: list[tuple[str, TransferError]] = []
     made = Reports(client, host="h1", policy=RetryPolicy(), on_rest=lambda *what: rested.append(what))
-    made.failure(ME, str(task.token), running(task), error)()
+    made.failure(running(task), error)()
     return rested
 
 
@@ -176,7 +176,7 @@ def test_each_job_of_a_hub_that_is_away_is_told_once_and_when_it_goes_on(
 
     for _ in range(3):
         for task in wake(*jobs):
-            made.failure(ME, str(task.token), running(task), HubAwayError("the hub is away"))()
+            made.failure(running(task), HubAwayError("the hub is away"))()
     said = "back    a: the hub is away; no living worker can go on with job"
     told = [(record.levelno, record.getMessage()) for record in caplog.records]
     assert told == [(logging.WARNING, f"{said} {job}") for job in jobs]
@@ -214,10 +214,10 @@ def test_a_file_that_is_done_and_one_that_is_sealed(
 
 
 def report_done(made: Reports, client: RedisClient, task: DownloadTask) -> None:
-    completion = made.success(ME, str(task.token), running(task), Finished())
+    completion = made.success(running(task), Finished())
     assert isinstance(completion, Completion)
-    (settled,) = client.complete_all(completion.worker, completion.host, [completion.done()])
-    completion.settle(settled)
+    (settled,) = client.complete_all(ME, completion.host, [completion.done()])
+    completion.settle(completion, settled)
 
 
 # -- how fast ------------------------------------------------------------------------------------------
