@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from benchmarks.workloads import sha256_of
 
@@ -54,8 +54,9 @@ class Result(TypedDict):
     cpu: float
     #: The file or folder that was filled.
     got: str
-    #: Bytes of memory in the end, and the most in the first and second half of the time.
+    #: Bytes of memory in the end, and at most as in `Seen`.
     rss: int
+    most: int
     first: int
     second: int
     #: What is imported in the end.
@@ -210,14 +211,16 @@ def run(asked: Order) -> Result:
     with memory if is_worker else nullcontext():  # elsewhere, looking would cost what is measured
         got = call()
     wall = time.monotonic() - began
-    first, second = memory.halves()
+    cpu = _cpu() - cpu
+    seen = looked_at(memory.seen)
     return Result(
         wall=wall,
-        cpu=_cpu() - cpu,
+        cpu=cpu,
         got=got,
         rss=_rss(),
-        first=first,
-        second=second,
+        most=seen.most,
+        first=seen.first,
+        second=seen.second,
         modules=sorted(sys.modules) if is_worker else [],
     )
 
@@ -231,23 +234,36 @@ def _rss() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+class Seen(NamedTuple):
+    """Bytes of memory at most: at all, in the first eighth of the time, and in its second half."""
+
+    most: int
+    first: int
+    second: int
+
+
+def looked_at(seen: Sequence[int]) -> Seen:
+    """Return what was seen of a memory, look by look.
+
+    The first eighth is over before a task is, where several follow each other in each slot: so what tasks
+    leave behind is in the second half alone.
+    """
+    early, late = seen[: max(1, len(seen) // 8)], seen[len(seen) // 2 :]
+    return Seen(*(max(part, default=0) for part in (seen, early, late)))
+
+
 class _Memory(threading.Thread):
     """Looks at our memory again and again, while it is entered."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self._over = threading.Event()
-        self._seen: list[int] = []
+        self.seen: list[int] = []
 
     def run(self) -> None:
         """Look."""
         while not self._over.wait(_LOOK):
-            self._seen.append(_rss())
-
-    def halves(self) -> tuple[int, int]:
-        """Return the most that was seen in each half of the time."""
-        middle = len(self._seen) // 2
-        return max(self._seen[:middle], default=0), max(self._seen[middle:], default=0)
+            self.seen.append(_rss())
 
     def __enter__(self) -> None:
         self.start()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import re
 import select
+import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.waiting import BenchmarkError, Child, check_interrupted
 
 #: Milliseconds between two looks at a process' memory.
 _LOOK_MS = 20
+#: Seconds that a call takes at least: less than that is told from nothing by no clock here.
+_SHORTEST = 1e-3
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class Cost:
     #: Bytes of memory that it had at most, without its children's.
     rss: int
     output: str
+
+    def beyond(self, starts: Sequence[Cost]) -> Cost:
+        """Return what it took beyond bare starts of the same program, by their medians."""
+        wall, cpu = (statistics.median(getattr(each, name) for each in starts) for name in ("wall", "cpu"))
+        return replace(self, wall=max(self.wall - wall, _SHORTEST), cpu=max(self.cpu - cpu, 0.0))
 
 
 class Measured(Child):

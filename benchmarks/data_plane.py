@@ -19,24 +19,28 @@ from benchmarks import report, workloads
 from benchmarks.bounds import BARE, HASH_ALONE, bounds
 from benchmarks.contestant import order
 from benchmarks.here import Here
-from benchmarks.racing import CURL, HASHED, OURS, Race, Sample, ways
+from benchmarks.racing import COMMAND, CURL, HASHED, OURS, Race, Sample, ways
 from benchmarks.scratch import scratch, size
+from benchmarks.transfer import SLOTS
 from benchmarks.waiting import BenchmarkError
 from benchmarks.workloads import MB
 
 _GIB, _MIB = 1 << 30, 1 << 20
-_LARGE, _SMALL, _EIGHT = "bench/large", "bench/small", "bench/eight"
+_LARGE, _SMALL, _MANY = "bench/large", "bench/small", "bench/many"
 _FILE = "model.safetensors"
-#: One for each slot of the worker whose memory is looked at.
-_FILES = tuple(f"model-{n}-of-8.safetensors" for n in range(1, 9))
+#: Files for each slot of the worker whose memory is looked at, so that what each task leaves behind adds up.
+_FOR_EACH_SLOT = 4
+_FILES = tuple(f"model-{n}.safetensors" for n in range(SLOTS * _FOR_EACH_SLOT))
 #: Workloads by name: what they are about, and the repo.
 WORKLOADS = {
     "http": ("the large file, http", _LARGE),
     "small": ("the small file, http", _SMALL),
     "tls": ("the large file, TLS 1.3", _LARGE),
-    "disk": ("the large file, to a disk, synced", _LARGE),
-    "memory": ("a worker with 8 slots and 8 small files", _EIGHT),
+    "disk": ("the large file, to a disk: the file and its folder are synced", _LARGE),
+    "memory": (f"a worker with {SLOTS} slots and {len(_FILES)} files", _MANY),
 }
+#: The machine's limits that stand beside a workload: hashing alone takes as long with TLS as without.
+_BOUNDS = {"http": (BARE, HASH_ALONE), "small": (BARE, HASH_ALONE), "tls": (BARE,), "disk": ()}
 _HEADS = ("way", "s", "least", "most", "to curl", "CPU s/GiB", "process s", "its CPU s", "its MiB")
 
 
@@ -56,7 +60,7 @@ class Options:
         every = {
             _LARGE: {_FILE: self.size},
             _SMALL: {_FILE: self.small},
-            _EIGHT: dict.fromkeys(_FILES, self.small),
+            _MANY: dict.fromkeys(_FILES, self.small // _FOR_EACH_SLOT),
         }
         needed = {WORKLOADS[name][1] for name in self.names}
         return {repo: files for repo, files in every.items() if repo in needed}
@@ -64,20 +68,24 @@ class Options:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of memory of a worker, in both halves of its work, and of a process with its libraries only."""
+    """Bytes of memory of a worker, and of a process with its libraries only."""
 
+    #: At most: at all; in the first eighth, when each slot has its first file; and in the second half.
+    most: int
     first: int
     second: int
+    #: When its work is over.
+    rest: int
     libraries: int
 
     @property
     def above(self) -> float:
         """MiB that the work took at most."""
-        return (max(self.first, self.second) - self.libraries) / _MIB
+        return (self.most - self.libraries) / _MIB
 
     @property
     def growth(self) -> float:
-        """MiB that the second half took more than the first."""
+        """MiB that the second half took more than the first files: what each file leaves behind adds up."""
         return (self.second - self.first) / _MIB
 
 
@@ -116,7 +124,7 @@ def run(given: argparse.Namespace) -> None:
         folder = stack.enter_context(scratch(sum(amounts) + max(amounts) + options.size))
         disk = stack.enter_context(scratch(where=options.disk)) if options.disk else folder
         repos = workloads.write_repos(folder / "source", options.repos)
-        here = stack.enter_context(closing(Here(folder, repos, slots=len(_FILES))))
+        here = stack.enter_context(closing(Here(folder, repos, slots=SLOTS)))
         bench = Bench(options, here, folder, disk, repos)
         bench.measure()
         print(_report(bench), flush=True)
@@ -151,7 +159,8 @@ class Bench:
 
     def _race(self, name: str, repo: str, number: int) -> None:
         amount = self.options.repos[repo][_FILE]
-        contestants = [*ways(name, amount), *(bounds(amount) if name != "disk" else ())]
+        limits = [bound for bound in bounds(amount) if bound[0] in _BOUNDS[name]]
+        contestants = [*ways(name, amount), *limits]
         turn = number % len(contestants)
         for way, fetch in contestants[turn:] + contestants[:turn]:
             with self._output(self.disk if name == "disk" else self.folder) as output:
@@ -175,7 +184,8 @@ class Bench:
             _, worker = self.here.contestant(asked)
             workloads.check_equal(self.repos[repo], output / repo)
         _, libraries = self.here.contestant(order("imports", modules=worker["modules"]))
-        self.memory.append(Memory(worker["first"], worker["second"], libraries["rss"]))
+        seen = worker["most"], worker["first"], worker["second"], worker["rss"]
+        self.memory.append(Memory(*seen, libraries["rss"]))
         report.say(f"  a worker: {self.memory[-1].above:.1f} MiB above its libraries, equal to its source")
 
     @contextmanager
@@ -205,8 +215,11 @@ def _report(bench: Bench) -> str:
     parts = [
         f"One file of {options.size / _GIB:.3f} GiB (large) or {options.small / MB:g} MB (small), from nginx "
         f"on loopback behind the local hub's redirect; medians of {options.rounds}; every result equal to "
-        "its source by sha256. `s` and `CPU s/GiB` are those of the call, without a library's imports; what "
-        "nginx and the hub take is in no figure. Ratios are medians of those of each round. "
+        "its source by sha256. `s`, `to curl` and `CPU s/GiB` are of the call: that of a library, and of "
+        f"`{OURS}`, begins after its imports, with the file's size and hash known; that of a program after "
+        "what its bare start takes (the median of `--version`, measured beside each run of it); that of "
+        f"`{COMMAND}` with the start of its process. `process s` and what follows are of the whole process. "
+        "What nginx and the hub take is in no figure. Ratios are medians of those of each round. "
         f"`{BARE}` checks nothing, and `{HASH_ALONE}` fetches nothing: they show this machine's limits.",
         f"{report.versions()}.",
         report.limits(_limits(bench)),
@@ -251,8 +264,10 @@ def _memory_table(memory: list[Memory]) -> str:
         return [title, *report.spread([value / _MIB for value in values], 1)]
 
     rows = [
-        row("a worker, first half of its work", [each.first for each in memory]),
-        row("a worker, second half", [each.second for each in memory]),
+        row("a worker at its work", [each.most for each in memory]),
+        row("a worker with its first files (the first eighth of the time)", [each.first for each in memory]),
+        row("a worker in the second half of the time", [each.second for each in memory]),
+        row("a worker, when its work is over", [each.rest for each in memory]),
         row("a process that only imported the same", [each.libraries for each in memory]),
     ]
     return "Resident memory:\n\n" + report.table(("process", "MiB at most", "least", "most"), rows)
@@ -271,7 +286,7 @@ def _limits(bench: Bench) -> list[report.Limit]:
         report.Limit(f"ours to {HASHED}", 0.35, to("http", HASHED)),
         report.Limit("CPU seconds per GiB, verified", 1.5, report.middle(cpu)),
         report.Limit("over TLS, to curl over TLS", 1.3, to("tls", CURL)),
-        report.Limit("to a disk, synced, to `curl; sync`", 1.1, to("disk", CURL)),
+        report.Limit("to a disk, to `curl; sync FILE FOLDER`", 1.1, to("disk", CURL)),
         report.Limit("memory of a worker above its libraries", 90, report.middle(above), unit=" MiB"),
-        report.Limit("its second half above its first", 5, report.middle(growth), unit=" MiB"),
+        report.Limit("its second half above its first files", 5, report.middle(growth), unit=" MiB"),
     ]

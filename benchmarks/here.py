@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import secrets
 import shutil
 import sys
@@ -33,6 +34,8 @@ _RARE_LOOK = 0.25
 _PATIENCE = 600.0
 #: Files that a worker fetches at a time unless it is told otherwise.
 SLOTS = int(SETTINGS["app.concurrency"].default)
+#: Bare starts of a program beside each run of it.
+_STARTS = 3
 
 
 class Loopback:
@@ -57,7 +60,7 @@ class Loopback:
 
 @dataclass(frozen=True)
 class Work:
-    """What workers did for a job: seconds by Redis' clock, and processor time of both."""
+    """What was done for a job: seconds by Redis' clock, and processor time of ours and of Redis."""
 
     seconds: float
     workers_cpu: float
@@ -147,6 +150,15 @@ class Here(Rig):
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def program(self, words: Sequence[str]) -> tuple[Cost, Cost]:
+        """Run a program; return what it took beyond a bare start (its `--version`), and the whole process.
+
+        A library's call begins after its imports, so a program's begins after what its start takes.
+        """
+        starts = [self.measure([words[0], "--version"]) for _ in range(_STARTS)]
+        process = self.measure(words)
+        return process.beyond(starts), process
+
     def contestant(self, order: Order) -> tuple[Cost, Result]:
         """Return what the process of a contestant took, and its call."""
         words = [sys.executable, "-m", "benchmarks.contestant"]
@@ -163,14 +175,22 @@ class Here(Rig):
 
     def queue(self, repo: str, output: Path) -> int:
         """Forget all jobs, and queue one with its whole listing; nobody works at it yet."""
+        master = self._start_master(repo, output)
+        self._result(master, _START_SECONDS)
+        return job_id(master)
+
+    def _start_master(self, repo: str, output: Path) -> Child:
+        """Forget all workers and jobs, and let a master begin with a new job."""
         assert self._client
         self._stop_workers()
         self._client.commands.flushall()
         self._configure(Setup(self._slots))
         words = self._command("master", repo, "--output-dir", str(output), "--split", "never")
-        master = self._start(self._network.head, "master", words)
-        self._result(master, _START_SECONDS)
-        return job_id(master)
+        return self._start(self._network.head, "master", words)
+
+    def _start_workers(self) -> None:
+        for machine in self.machines:
+            self._workers[machine.name] = self._start_worker(machine, None)
 
     def work(self, repo: str, output: Path, seconds: float = _PATIENCE) -> Work:
         """Let the workers fetch a repo that is queued already, as soon as all of them wait for it."""
@@ -178,22 +198,52 @@ class Here(Rig):
         view, job = RedisView(self._client), self.queue(repo, output)
         self._client.control("pause", job)
         try:
-            for machine in self.machines:
-                self._workers[machine.name] = self._start_worker(machine, None)
+            self._start_workers()
             self._until_idle(view)
-            before, began = self._spent(), self._client.commands.time()
+            before, began = self._spent(), self._now()
             self._client.control("resume", job)
             self._watch(view, job, 0, seconds, _RARE_LOOK)
             after, ended = self._spent(), view.job(job).ended_at
         finally:
             self._stop_workers()  # before somebody removes what they write
         assert ended
-        return Work(ended - began[0] - began[1] / 1e6, *(a - b for a, b in zip(after, before, strict=True)))
+        return Work(ended - began, *(a - b for a, b in zip(after, before, strict=True)))
+
+    def from_start(self, repo: str, output: Path, seconds: float = _PATIENCE) -> Work:
+        """Start a master and, at once beside it, the workers; the seconds are from there to the job's end.
+
+        The processor time is that of all these processes, from their start to their end.
+        """
+        assert self._client
+        view, redis = RedisView(self._client), self._redis.pid
+        self._stop_workers()
+        cpu, redis_cpu, began = cpu_of_ended(), cpu_of(redis), self._now()
+        master = self._start_master(repo, output)
+        try:
+            self._start_workers()
+            self._result(master, seconds)
+            job = job_id(master)
+            self._watch(view, job, 0, seconds, _RARE_LOOK)
+            redis_cpu, ended = cpu_of(redis) - redis_cpu, view.job(job).ended_at
+        finally:
+            master.end()
+            self._stop_workers()
+        assert ended
+        return Work(ended - began, cpu_of_ended() - cpu, redis_cpu)
+
+    def _now(self) -> float:
+        """Return the time by Redis' clock, which is that of a job's end."""
+        assert self._client
+        seconds, micros = self._client.commands.time()
+        return seconds + micros / 1e6
+
+    @property
+    def _redis(self) -> Child:
+        return next(server for server in self._servers if server.name == "redis")
 
     def _spent(self) -> tuple[float, float]:
         """Return the processor time of all workers, and of Redis."""
-        redis = next(server for server in self._servers if server.name == "redis")
-        return sum(cpu_of(worker.pid) for worker in self._workers.values()), cpu_of(redis.pid)
+        return sum(cpu_of(worker.pid) for worker in self._workers.values()), cpu_of(self._redis.pid)
 
     def first_claim(self) -> Cost:
         """Start a worker, and return what it took until it had claimed the first file of what is queued.
@@ -219,6 +269,12 @@ class Here(Rig):
         worker.check()
         # Longer than `until` rests, so that a claim is heard at once nearly always.
         return claims.get_message(timeout=1.0) is not None
+
+
+def cpu_of_ended() -> float:
+    """Return the seconds of processor time of all processes of ours that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def cpu_of(pid: int) -> float:

@@ -31,7 +31,7 @@ class ThrottlingProxy(ThreadingHTTPServer):
 
     def limit(self, rate: int) -> None:
         """Change the rate, for what comes from now on."""
-        self.throttle = Throttle(rate)
+        self.throttle.keep_to(rate)
 
     def start(self) -> None:
         """Serve in a thread of its own."""

@@ -15,6 +15,7 @@ from benchmarks.here import Here
 from distributed_downloader.download.hf_transfer import SMALLEST
 
 CURL, HASHED, OURS, COMMAND = "curl", "hf_hub_download, then its hash", "ours", "ours, the whole command"
+_ARIA2, _ARIA2_MANY = "aria2c -x4", "aria2c -x16"
 _OURS_TRANSFER = "ours through hf_transfer"
 _TRANSFER, _HUB, _SNAPSHOT = "hf_transfer", "hf_hub_download", "snapshot_download"
 
@@ -47,7 +48,11 @@ class Race:
 
 @dataclass(frozen=True)
 class Sample:
-    """Seconds, and seconds of processor time, of a call; the whole process' costs; the file that came."""
+    """Seconds, and seconds of processor time, of a call; the whole process' costs; the file that came.
+
+    The call of a library, and ours, begins after its imports, that of a program after its bare start; the
+    whole command is all one call.
+    """
 
     wall: float
     cpu: float
@@ -63,10 +68,10 @@ def ways(workload: str, size: int) -> Iterator[tuple[str, Fetch]]:
 
     What is not installed here is left out, and our use of hf_transfer for a file that is too small for it.
     """
-    every = _DISK if workload == "disk" else {**_PROGRAMS, **dict.fromkeys(_LIBRARIES[workload])}
-    for way, fetch in every.items():
+    for way in _WAYS[workload]:
         if not _lacks(way) and not (way == _OURS_TRANSFER and size < SMALLEST):
-            yield way, fetch or _library(way)
+            fetch = _PROGRAMS.get(way) or _library(way)
+            yield way, _synced(fetch) if workload == "disk" and way == CURL else fetch
 
 
 def _lacks(way: str) -> bool:
@@ -78,8 +83,8 @@ def _lacks(way: str) -> bool:
 def _program(words: Callable[[Race, Path], list[str]]) -> Fetch:
     def fetch(race: Race) -> Sample:
         got = race.output / "file"
-        cost = race.here.measure(words(race, got))
-        return Sample(cost.wall, cost.cpu, cost, got)
+        call, process = race.here.program(words(race, got))
+        return Sample(call.wall, call.cpu, process, got)
 
     return fetch
 
@@ -105,13 +110,13 @@ def _curl(race: Race, got: Path) -> list[str]:
     return ["curl", "-sSfL", "--cacert", str(race.here.authority), "-o", str(got), race.url]
 
 
-def _aria2(connections: int) -> Fetch:
+def _aria2(connections: int) -> Callable[[Race, Path], list[str]]:
     def words(race: Race, got: Path) -> list[str]:
         split = [f"-x{connections}", f"-s{connections}", "-k1M", "--file-allocation=none", "--quiet"]
         trust = f"--ca-certificate={race.here.authority}"
         return ["aria2c", "--no-conf", *split, trust, f"--dir={got.parent}", f"--out={got.name}", race.url]
 
-    return _program(words)
+    return words
 
 
 def _command(race: Race) -> Sample:
@@ -121,22 +126,26 @@ def _command(race: Race) -> Sample:
 
 
 def _synced(fetch: Fetch) -> Fetch:
-    """Return a fetch that ends when its bytes are on the disk."""
+    """Return a fetch that ends when its bytes and name are on the disk: what ours brings there, no more."""
 
     def both(race: Race) -> Sample:
         sample = fetch(race)
-        sync = race.here.measure(["sync", "-f", str(sample.got)])
+        sync, _ = race.here.program(["sync", str(sample.got), str(sample.got.parent)])
         return Sample(sample.wall + sync.wall, sample.cpu + sync.cpu, sample.process, sample.got)
 
     return both
 
 
-_PROGRAMS: dict[str, Fetch | None] = {
+_PROGRAMS: dict[str, Fetch] = {
     CURL: _program(_curl),
-    "aria2c -x4": _aria2(4),
-    "aria2c -x16": _aria2(16),
+    _ARIA2: _program(_aria2(4)),
+    _ARIA2_MANY: _program(_aria2(16)),
     COMMAND: _command,
 }
-_DISK: dict[str, Fetch | None] = {CURL: _synced(_program(_curl)), OURS: None, COMMAND: _command}
-_EVERY = (_TRANSFER, _HUB, _SNAPSHOT, HASHED, OURS, _OURS_TRANSFER)
-_LIBRARIES = {"http": _EVERY, "small": _EVERY, "tls": (_TRANSFER, _HUB, OURS, _OURS_TRANSFER)}
+#: What each workload compares. Large files take long: what another workload tells as well is left out there.
+_WAYS: dict[str, tuple[str, ...]] = {
+    "http": (CURL, _ARIA2, _ARIA2_MANY, COMMAND, _TRANSFER, _HUB, HASHED, OURS, _OURS_TRANSFER),
+    "small": (CURL, _ARIA2, _ARIA2_MANY, COMMAND, _TRANSFER, _HUB, _SNAPSHOT, HASHED, OURS, _OURS_TRANSFER),
+    "tls": (CURL, _ARIA2, _TRANSFER, OURS, _OURS_TRANSFER),
+    "disk": (CURL, OURS),
+}

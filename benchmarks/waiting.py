@@ -21,8 +21,8 @@ PROJECT = Path(__file__).parents[1]
 _LOOK = 0.02
 #: Seconds that a process gets to leave by itself.
 _LEAVE_SECONDS = 10.0
-#: What the user has set for their own use, and would change the figures.
-_FOREIGN = re.compile(r"(HF_|HUGGING|REDIS_|NAS_)|(LOG_LEVEL|OUTPUT_DIR|\w+_proxy)$", re.IGNORECASE)
+#: What the user has set for their own use, and would change the figures, beside our own settings' variables.
+_FOREIGN = re.compile(r"(HF_|HUGGING|PYTHON|TOKIO_)|\w+_proxy$", re.IGNORECASE)
 
 _stopping = threading.Event()
 
@@ -63,7 +63,12 @@ def check_interrupted() -> None:
 
 def environment(**values: str) -> dict[str, str]:
     """Return the environment without what belongs to the user's own fleet, and with `values`."""
-    kept = {name: value for name, value in os.environ.items() if not _FOREIGN.match(name)}
+    # Every contestant imports this module, and must not pay for what only its parent needs.
+    from distributed_downloader.config import SETTINGS  # noqa: PLC0415
+
+    ours = {setting.source.env for setting in SETTINGS.values()}
+    foreign = {name for name in os.environ if name in ours or _FOREIGN.match(name)}
+    kept = {name: value for name, value in os.environ.items() if name not in foreign}
     quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": str(PROJECT)}
     return {**kept, **quiet, **values}
 

@@ -119,7 +119,7 @@ def _latencies(setting: Setting, redis: Redis, calls: Counter[str]) -> Iterator[
     slow = redis.slow()
     said = f"over {_LIMIT_MS} ms: {len(slow)}" + (f" ({', '.join(slow[:3])})" if slow else "")
     commands = redis.commands()
-    title = "the same: a transition in Redis"
+    title = "the same: a script in Redis (every EVALSHA: transitions, heartbeats, housekeeping)"
     if percentiles := redis.percentiles("evalsha"):
         shown = ", ".join(f"{name} {value / 1000:.3f} ms" for name, value in percentiles.items())
         within = percentiles["p99"] <= _LIMIT_MS * 1000

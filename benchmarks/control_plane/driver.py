@@ -117,10 +117,12 @@ class Actor:
         self._claim = phrases.of(lambda queue: queue.claim(about.id, _WAIT)) % ()
         self._report = phrases.of(lambda queue: queue.report(about)) % ()
         self._beat = phrases.of(lambda queue: queue.beat(about.id, about.host)) % ()
+        self._phrases = phrases
         self._done: deque[bytes] = deque()
         #: Tasks whose report is on its way, and whether a call that claims is.
         self._reported = 0
         self._fetching = False
+        self._keeps_house = False
 
     def claim(self) -> None:
         """Wait for a task."""
@@ -133,8 +135,8 @@ class Actor:
         if self._pulses % _BEAT == 0:
             self._commands.ask(self._beat, self._alive)
         self._commands.ask(self._report, _ignore)
-        if random.random() * self._speech.workers < heartbeat._HOUSEKEEPERS:
-            self._commands.ask(self._speech.tick, _ignore)
+        if self._keeps_house or random.random() * self._speech.workers < heartbeat._HOUSEKEEPERS:
+            self._commands.ask(self._speech.tick, self._kept_house)
 
     def _claimed(self, token: Reply) -> None:
         if token is None:
@@ -182,10 +184,14 @@ class Actor:
         self._tell()
         self._fetch()
 
-    @staticmethod
-    def _alive(answer: Reply) -> None:
+    def _kept_house(self, answer: Reply) -> None:
+        self._keeps_house = answer >= 0  # else somebody else just did
+
+    def _alive(self, answer: Reply) -> None:
         if answer is None:
             raise BenchmarkError("a worker was declared dead")
+        beat = self._phrases.meaning(lambda queue: queue.beat("", ""), answer)
+        self._keeps_house |= beat is not None and not beat.house
 
 
 def _ignore(_: Reply) -> None:

@@ -1,4 +1,7 @@
-"""Row: what `status` costs with few tasks and with many, beside a large fleet."""
+"""Row: what one look of `status` costs with few tasks and with many, beside a large fleet.
+
+It is taken in this process, as `status --watch` takes them: no start-up is in it.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def measure(setting: Setting) -> Iterator[Line]:
     for tasks, found in zip(amounts, costs, strict=True):
         yield _line(setting, tasks, found)
     few, many = (statistics.median(cost.work for cost in found) for found in costs)
-    title = f"`status` at {setting.tasks:,} tasks, over that at {setting.few_tasks:,}"
+    title = f"such a look at {setting.tasks:,} tasks, over that at {setting.few_tasks:,}"
     yield judged(title, f"{many / few:.2f} x the work", "O(1)", within=many / few <= _EQUAL)
 
 
@@ -63,7 +66,8 @@ def _line(setting: Setting, tasks: int, found: list[_Cost]) -> Line:
     )
     work = [cost.work for cost in found]
     return judged(
-        f"`status`, {tasks:,} tasks, {setting.jobs} jobs, {setting.workers:,} workers",
+        f"`status` (one look of a process that runs: no start-up), {tasks:,} tasks, {setting.jobs} jobs, "
+        f"{setting.workers:,} workers",
         f"{statistics.median(work):.1f} ms of work ({min(work):.1f} to {max(work):.1f}): {ours:.1f} ours, "
         f"{theirs:.1f} of Redis; {wall:.1f} ms on the clock",
         f"<= {_LIMIT_MS} ms",

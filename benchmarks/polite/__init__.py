@@ -3,8 +3,8 @@
 Requests: a hub that tells what it allows counts what it serves and what it refuses, window by window, while
 many workers with one token fetch many small files. The real hub's windows have 300 s; these are shorter.
 Bandwidth: bytes over the time from the first request for a file's bytes to the end of the job, all verified,
-with whole files and with parts, and while one worker joins and one leaves. Progress goes to standard error,
-the report (Markdown) to standard output.
+with whole files and with parts, while one worker joins and one leaves, and while lines that bring less than
+the limit begin to bring more. Progress goes to standard error, the report (Markdown) to standard output.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def run(given: argparse.Namespace) -> None:
     if "bandwidth" in wanted:
         every = _bandwidth(given)
         limits += bandwidth.limits(every)
-        sections.append(bandwidth.section(given.rate, every))
+        sections.append(bandwidth.section(given.rate, _seconds(given), every))
     print("\n\n".join([f"{report.versions()}.", report.limits(limits), *sections]), flush=True)
 
 
@@ -67,11 +67,15 @@ def _requests(given: argparse.Namespace) -> requests.Answered:
 
 
 def _bandwidth(given: argparse.Namespace) -> list[bandwidth.Kept]:
-    seconds = given.seconds or (2 if given.smoke else 30)
+    seconds = _seconds(given)
     every = [way for way in bandwidth.WAYS if given.way in (None, way.name)]
     with scratch(2 * seconds * given.rate) as folder:
         source = workloads.write_repos(folder / "source", {REPO: _sizes(seconds * given.rate)})[REPO]
         return [_keep(folder / str(number), source, way, given) for number, way in enumerate(every)]
+
+
+def _seconds(given: argparse.Namespace) -> int:
+    return int(given.seconds or (2 if given.smoke else 30))
 
 
 def _keep(folder: Path, source: Path, way: bandwidth.Way, given: argparse.Namespace) -> bandwidth.Kept:

@@ -6,6 +6,7 @@ import re
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks import report
 from benchmarks.polite.rig import CountingHub, Fleet
@@ -14,11 +15,11 @@ from distributed_downloader.local_hub.repo import LocalRepo
 from distributed_downloader.models import JobState
 from tests.hub.synthetic import SyntheticSnapshot
 
-_HEADS = ("window", "served", "of those allowed", "refused")
+_HEADS = ("window", "begun after", "served", "of those allowed", "refused")
 _BUDGET = re.compile(r"^hub budget: .*$", re.MULTILINE)
 #: Seconds that a job may take for each of its windows, and beyond.
 _PATIENCE = 5, 120
-#: What has to be used of a window in which there is enough to ask for.
+#: What has to be used of a window in which there is enough to ask for, and of all that the hub allows.
 TO_USE = 0.95
 
 
@@ -33,32 +34,57 @@ class Asked:
     window: int
 
 
+class Served(NamedTuple):
+    """A window of the hub, which begins with the first request after the one before has ended."""
+
+    begun: float
+    served: int
+    refused: int
+
+
 @dataclass
 class Answered:
     """What came of it."""
 
     asked: Asked
     seconds: float = 0
-    #: Window by window: requests that were served, and refused.
-    windows: list[tuple[int, int]] = field(default_factory=list)
+    windows: list[Served] = field(default_factory=list)
     #: What `status` said of the budget while it was short.
     said: str = ""
 
     def limits(self) -> list[report.Limit]:
         """Return what is to be reached: in all windows but the first, and the last, in which work ends."""
-        full = [served / self.asked.quota for served, _ in self.windows[1:-1]]
-        refused = float(sum(refused for _, refused in self.windows[1:]))
+        full = [window.served / self.asked.quota for window in self.windows[1:-1]]
+        refused = float(sum(window.refused for window in self.windows[1:]))
         return [
             report.Limit("requests refused after the first window", 0, refused),
             report.Limit("part of a window's requests used, at least", TO_USE, min(full, default=None), True),
+            report.Limit("part used of what the hub allows in that time", TO_USE, self._in_time(), True),
         ]
+
+    def _in_time(self) -> float | None:
+        """Return what was served of what a fleet could have had that is never late for a window.
+
+        From the beginning of the second window to that of the last one, so the time between windows counts.
+        """
+        if len(self.windows) < 3:
+            return None
+        seconds = self.windows[-1].begun - self.windows[1].begun
+        served = sum(window.served for window in self.windows[1:-1])
+        return served / (self.asked.quota * seconds / self.asked.window)
 
     def section(self) -> str:
         """Return it as Markdown."""
         asked = self.asked
         rows = [
-            [str(number), str(served), f"{served / asked.quota:.3f}", str(refused)]
-            for number, (served, refused) in enumerate(self.windows, 1)
+            [
+                str(number),
+                f"{begun - self.windows[0].begun:.1f} s",
+                str(served),
+                f"{served / asked.quota:.3f}",
+                str(refused),
+            ]
+            for number, (begun, served, refused) in enumerate(self.windows, 1)
         ]
         about = (
             f"{asked.workers} workers with one token, {asked.slots} slots each, {asked.files:,} files; "
@@ -87,7 +113,8 @@ def measure(folder: Path, asked: Asked) -> Answered:
         if done.state is not JobState.DONE or done.ended_at is None:
             raise BenchmarkError(f"the job ended as {done.state.value}")
         answered.seconds = done.ended_at - done.created_at
-        answered.windows = [(count[True], count[False]) for count in hub.resolves.counts.values()]
+        counts = hub.resolves.counts.items()
+        answered.windows = [Served(end - asked.window, count[True], count[False]) for end, count in counts]
     _check(snapshot, next((folder / "output").glob("*/*")))
     return answered
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.here import Loopback
-from benchmarks.machines import Machine
+from benchmarks.machines import Machine, Network
 from benchmarks.rig import Rig, Setup, job_id
 from benchmarks.waiting import Child, until
 from distributed_downloader.local_hub import LocalHub
@@ -60,11 +60,19 @@ class CountingHub(LocalHub):
 
 
 class Fleet(Rig):
-    """Workers with one token, started with the same options."""
+    """Workers with one token, started with the same options; on loopback, unless there is another network."""
 
-    def __init__(self, folder: Path, hub: CountingHub, workers: int, slots: int, *options: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        hub: CountingHub,
+        workers: int,
+        slots: int,
+        *options: str,
+        network: Network | None = None,
+    ) -> None:
         self._hub, self._options, self._slots = hub, options, slots
-        super().__init__(Loopback(workers), folder, {})
+        super().__init__(network or Loopback(workers), folder, {})
 
     @property
     def view(self) -> RedisView:
@@ -101,6 +109,11 @@ class Fleet(Rig):
     def leave(self, machine: Machine) -> None:
         """Ask a worker to leave, and let it."""
         self._workers.pop(machine.name).end()
+
+    def shape(self, rate: int) -> None:
+        """Give each line so many bytes a second."""
+        for machine in self.machines:
+            self._network.shape(machine, rate)
 
     def status(self) -> str:
         """Return what `hf-downloader status` prints."""

@@ -24,7 +24,8 @@ class Heartbeats:
     #: Seconds of Redis' processor time for one of each kind, and for all that was run here.
     each: dict[str, float] = field(default_factory=dict)
     spent: float = 0.0
-    #: The share of machines that had parts in hand.
+    #: The shares of machines that had something in hand, and that had parts.
+    busy: float = 0.0
     with_parts: float = 0.0
 
     def sample(self) -> None:
@@ -35,8 +36,10 @@ class Heartbeats:
         hearts.scripts.now = queue.scripts.now
         splitting = [machine for machine in machines if machine.parts()]
         self.with_parts = len(splitting) / len(machines)
+        self.busy = sum(bool(machine.moving) for machine in machines) / len(machines)
         parts = RedisParts(queue)
-        self._measure("tick", machines, lambda _: hearts.tick())
+        self._measure("tick", machines, lambda _: queue.tick())
+        self._measure("late tick", machines, lambda _: hearts.tick())
         self._measure("beat", machines, lambda machine: queue.beat(machine.name, machine.name))
         self._measure("report", machines, lambda machine: queue.report(machine.status()))
         self._measure("progress", splitting, lambda machine: parts.progress(machine.name, machine.parts()))
@@ -52,14 +55,14 @@ class Heartbeats:
 
     def counted(self) -> dict[str, float]:
         """Return how many of each kind there would have been, beside those that were run."""
-        world = self.world
-        pulses = len(world.machines) * world.now / heartbeat._PULSE
-        kept = min(len(world.machines), heartbeat._HOUSEKEEPERS) * world.now / heartbeat._PULSE
+        world, lease = self.world, Limits().lease
+        busy, all_of_them = len(world.machines) * self.busy * world.now, len(world.machines) * world.now
         calm = len(world.machines) * self.with_parts * (world.now - world.tail_seconds)
         return {
-            "tick": kept,
-            "report": pulses,
-            "beat": len(world.machines) * world.now / (Limits().lease / 3),
+            "tick": world.now / heartbeat._PULSE,
+            "late tick": min(len(world.machines) - 1, heartbeat._HOUSEKEEPERS) * world.now / heartbeat._PULSE,
+            "report": busy / heartbeat._PULSE + (all_of_them - busy) / (heartbeat._LONGEST_REPORT * lease),
+            "beat": busy / (lease / 3) + (all_of_them - busy) / (lease / 2 - heartbeat._PULSE),
             "progress": calm / heartbeat._PARTS_PULSE,
             "is_dry": calm / heartbeat._PARTS_PULSE,
         }

@@ -84,13 +84,13 @@ def test_a_wrong_tree_is_an_error(tmp_path: Path, wrong: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "limits", "equal"),
     [
-        ("data-plane", ["--only", "http", "--only", "tls"], 4, 18),
-        ("data-plane", ["--only", "disk", "--only", "memory", "--disk", "{folder}"], 3, 4),
-        ("small-files", [], 3, 6),
+        ("data-plane", ["--only", "http", "--only", "tls"], 4, 14),
+        ("data-plane", ["--only", "disk", "--only", "memory", "--disk", "{folder}"], 3, 3),
+        ("small-files", [], 3, 7),
         ("small-files", ["--only", "ours", "--only", "aria2c"], 2, 2),
         ("startup", [], 2, 0),
-        ("polite", ["--only", "requests"], 2, 0),
-        ("polite", ["--only", "bandwidth"], 2, 5),
+        ("polite", ["--only", "requests"], 3, 0),
+        ("polite", ["--only", "bandwidth"], 3, 6),
     ],
 )
 def test_a_measurement_on_one_machine_has_a_figure_for_each_limit(
