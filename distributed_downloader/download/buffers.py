@@ -40,6 +40,6 @@ class Buffers:
 
 
 def _memory(size: int) -> memoryview:
-    """Return so many bytes; what is large goes back to the system, and not into the heap, when it is freed."""
+    """Return so many bytes; what is large goes back to the system when it is freed, not into the heap."""
     private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     return memoryview(mmap.mmap(-1, size, private) if size >= SMALLEST else bytearray(size))
