@@ -75,7 +75,9 @@ def test_a_worker_that_is_killed_takes_the_library_with_it(
     assert "trying again" not in done.stderr
     out = machine.folder / "out/org/model"
     assert (out / BIG).read_bytes() == (source / BIG).read_bytes()
-    assert len(hub.log.records("cdn", BIG)) - before == LOOKS + SMALLEST // PIECE + 1
+    asked = len(hub.log.records("cdn", BIG)) - before
+    # The hub may have noted late what the killed one had asked for, over up to 8 connections.
+    assert 0 <= asked - (LOOKS + SMALLEST // PIECE + 1) < 8
     assert hub.leaks() == []
     assert TOKEN not in done.stdout + done.stderr
     assert not list((machine.folder / "out/.hf-downloader/partial").iterdir())
