@@ -162,21 +162,15 @@ def test_who_is_stopped_meanwhile_is_given_up_and_the_others_are_not(queue: Queu
     assert desk.settled in (["0", "2"], ["0", "1", "2"])
 
 
-def test_an_error_that_nobody_expected_ends_nothing_but_its_batch(queue: Queue, desk: Desk) -> None:
-    queue.errors = [MemoryError()]
-    queue.go.set()
-    desk.put("1")
-    desk.wait_for(1)
-    desk.put("2")
-    desk.wait_for(2)
-    assert desk.settled == ["2"]
-
-
-def test_even_if_that_cannot_be_told(queue: Queue, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_an_error_that_nobody_expected_ends_nothing_but_its_batch(
+    queue: Queue, desk: Desk, monkeypatch: pytest.MonkeyPatch, *, told: bool
+) -> None:
     def speechless(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(completions, "tell", speechless)
+    if not told:
+        monkeypatch.setattr(completions, "tell", speechless)
     queue.errors = [MemoryError()]
     queue.go.set()
     desk.put("1")
