@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import stat
@@ -280,10 +281,14 @@ def test_nothing_odd_among_leftovers_holds_a_sweep(site: Site, kind: str) -> Non
 def swapping(path: Path, goal: Path) -> Iterator[Callable[[], int]]:
     """Swap a folder for a link to `goal` and back, as fast as it goes; yields how often it did so far."""
     over, count = threading.Event(), [0]
-    aside, link = path.with_name(f"{path.name}-aside"), path.with_name(f"{path.name}-link")
+    link = path.with_name(f"{path.name}-link")
 
     def run() -> None:
-        while not over.is_set():
+        for number in itertools.count():
+            if over.is_set():
+                return
+            # Another name each time: where what is tried makes the folder anew, it cannot come back.
+            aside = path.with_name(f"{path.name}-aside-{number}")
             with suppress(OSError):
                 if not link.is_symlink():
                     link.symlink_to(goal)
