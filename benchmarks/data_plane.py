@@ -19,6 +19,7 @@ from benchmarks import report, workloads
 from benchmarks.bounds import BARE, HASH_ALONE, bounds
 from benchmarks.contestant import order
 from benchmarks.here import Here
+from benchmarks.interleaved import shuffled
 from benchmarks.racing import COMMAND, CURL, HASHED, OURS, Race, Sample, ways
 from benchmarks.scratch import scratch, size
 from benchmarks.transfer import SLOTS
@@ -161,8 +162,7 @@ class Bench:
         amount = self.options.repos[repo][_FILE]
         limits = [bound for bound in bounds(amount) if bound[0] in _BOUNDS[name]]
         contestants = [*ways(name, amount), *limits]
-        turn = number % len(contestants)
-        for way, fetch in contestants[turn:] + contestants[:turn]:
+        for way, fetch in shuffled(contestants, number):
             with self._output(self.disk if name == "disk" else self.folder) as output:
                 sample = fetch(Race(self.here, repo, _FILE, output, tls=name == "tls"))
                 if way != HASH_ALONE:

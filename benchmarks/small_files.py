@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from benchmarks import report, workloads
 from benchmarks.contestant import order
 from benchmarks.here import SLOTS, Here, Work
+from benchmarks.interleaved import shuffled
 from benchmarks.scratch import scratch, size
 from benchmarks.waiting import BenchmarkError
 from benchmarks.workloads import MB
@@ -134,8 +135,7 @@ class Bench:
         ways = [(way, fetch) for way, fetch in self._ways().items() if way in self.options.ways]
         for number in range(self.options.rounds):
             report.say(f"round {number + 1} of {self.options.rounds}")
-            turn = number % len(ways)
-            for way, fetch in ways[turn:] + ways[:turn]:
+            for way, fetch in shuffled(ways, number):
                 with self._output() as output:
                     sample, tree = fetch(output)
                     workloads.check_equal(self.source, tree)
