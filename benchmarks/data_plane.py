@@ -19,7 +19,7 @@ from benchmarks import report, workloads
 from benchmarks.bounds import BARE, HASH_ALONE, bounds
 from benchmarks.contestant import order
 from benchmarks.here import Here
-from benchmarks.interleaved import shuffled
+from benchmarks.interleaved import add_rest, turns
 from benchmarks.racing import COMMAND, CURL, HASHED, OURS, Race, Sample, ways
 from benchmarks.scratch import scratch, size
 from benchmarks.transfer import SLOTS
@@ -50,6 +50,7 @@ class Options:
     """What was asked for."""
 
     rounds: int
+    rest: float
     size: int
     small: int
     disk: Path | None
@@ -94,6 +95,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command line."""
     add = parser.add_argument
     add("--rounds", type=int, metavar="R", help="the figures are the medians of so many rounds (default 5)")
+    add_rest(parser)
     add("--size", type=size, metavar="SIZE", help="bytes of the large file (default 2GiB)")
     add("--small", type=size, metavar="SIZE", help="bytes of the small file (default 200MB)")
     add("--tls", action=argparse.BooleanOptionalAction, default=True, help="measure workload `tls` too")
@@ -106,6 +108,7 @@ def _options(given: argparse.Namespace) -> Options:
     left_out = {"tls": not given.tls, "disk": not given.disk, "small": given.smoke and not given.only}
     return Options(
         rounds=given.rounds or (1 if given.smoke else 5),
+        rest=given.rest,
         size=given.size or (4 * _MIB if given.smoke else 2 * _GIB),
         small=given.small or (MB if given.smoke else 200 * MB),
         disk=given.disk.resolve() if given.disk else None,  # each program has a folder of its own
@@ -162,7 +165,7 @@ class Bench:
         amount = self.options.repos[repo][_FILE]
         limits = [bound for bound in bounds(amount) if bound[0] in _BOUNDS[name]]
         contestants = [*ways(name, amount), *limits]
-        for way, fetch in shuffled(contestants, number):
+        for way, fetch in turns(contestants, number, self.options.rest):
             with self._output(self.disk if name == "disk" else self.folder) as output:
                 sample = fetch(Race(self.here, repo, _FILE, output, tls=name == "tls"))
                 if way != HASH_ALONE:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from benchmarks import report, workloads
 from benchmarks.contestant import order
 from benchmarks.here import SLOTS, Here, Work
-from benchmarks.interleaved import shuffled
+from benchmarks.interleaved import add_rest, turns
 from benchmarks.scratch import scratch, size
 from benchmarks.waiting import BenchmarkError
 from benchmarks.workloads import MB
@@ -56,6 +56,7 @@ class Options:
     files: int
     bytes: int
     rounds: int
+    rest: float
     workers: int
     slots: int
     ways: tuple[str, ...]
@@ -80,6 +81,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--files", type=int, metavar="N", help="files of the repo (default 10,000)")
     add("--bytes", type=size, metavar="SIZE", default=10_000, help="bytes of each (default 10,000)")
     add("--rounds", type=int, metavar="R", help="the figures are the medians of so many rounds (default 5)")
+    add_rest(parser)
     add("--workers", type=int, metavar="N", default=2, help="our worker processes (default 2)")
     add("--slots", type=int, metavar="N", default=SLOTS, help="slots of each (default: the product's own)")
     add(
@@ -98,6 +100,7 @@ def run(given: argparse.Namespace) -> None:
         files=given.files or (120 if given.smoke else 10_000),
         bytes=given.bytes,
         rounds=given.rounds or (1 if given.smoke else 5),
+        rest=given.rest,
         workers=given.workers,
         slots=given.slots,
         ways=tuple(way for name, way in _WAYS.items() if name in (given.only or _WAYS) and not _lacks(way)),
@@ -135,7 +138,7 @@ class Bench:
         ways = [(way, fetch) for way, fetch in self._ways().items() if way in self.options.ways]
         for number in range(self.options.rounds):
             report.say(f"round {number + 1} of {self.options.rounds}")
-            for way, fetch in shuffled(ways, number):
+            for way, fetch in turns(ways, number, self.options.rest):
                 with self._output() as output:
                     sample, tree = fetch(output)
                     workloads.check_equal(self.source, tree)
