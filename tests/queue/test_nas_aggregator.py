@@ -744,7 +744,7 @@ def test_what_hangs_is_ours_for_a_while_and_then_anybodys(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(nas_aggregator, "_BUSY", 0.2)
+    monkeypatch.setattr(nas_aggregator, "_BUSY", 1.0)
     monkeypatch.setattr(nas_aggregator, "_KEEP", 0.02)
     hanging, go = threading.Event(), threading.Event()
     real = Copying.with_hash
@@ -758,7 +758,7 @@ def test_what_hangs_is_ours_for_a_while_and_then_anybodys(
     job = stage.owe("a", "b")
     stage.start(copy_threads=1)
     assert hanging.wait(10)
-    kept = time.monotonic() + 1
+    kept = time.monotonic() + 2.5  # longer than it would be ours if nobody kept it
     while time.monotonic() < kept:
         assert stage.owed.take_owed(stage.folder, 9, 0, ended_only=False) == []
         time.sleep(0.02)
