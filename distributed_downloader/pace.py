@@ -67,7 +67,7 @@ class Answer(Protocol):
         """Let go of the line."""
 
     def _take(self, view: memoryview) -> int:
-        """Take what came ahead, or receive once."""
+        """Take what came ahead, or receive once; `view` is not empty."""
 
     def receive(self, view: memoryview) -> int:
         """Put what is there already, or else comes next, into `view`; return the bytes, 0 at the body's end.
@@ -76,7 +76,8 @@ class Answer(Protocol):
         """
         if self.isclosed():
             return 0
-        count = self._take(view[: self.length])
+        view = view[: self.length]
+        count = self._take(view) if view else 0  # for to receive nothing would be to wait as well
         self._passed(count)
         return count
 
@@ -123,8 +124,6 @@ class PlainAnswer(Answer):
         self._closed, self._came = True, _NOTHING  # for the connection keeps its last answer
 
     def _take(self, view: memoryview) -> int:
-        if not view:
-            return 0  # for to receive nothing would be to wait as well
         if not self._ahead:
             return self.pace.receive(view)
         count = min(self._ahead, len(view))
@@ -192,8 +191,6 @@ class PacedAnswer(HTTPResponse, Answer):
 
     def _take(self, view: memoryview) -> int:
         """Take what the reader has ahead, or receive once, past the reader."""
-        if not view:
-            return 0  # for to receive nothing would be to wait as well
         if self._ahead is None:
             self._ahead = len(self.fp.peek())  # which receives, if there is nothing
         elif not self._ahead:
