@@ -66,7 +66,7 @@ class Claims:
             self._heartbeat.doubt()
             return []
         self._parts_about |= task.about.part is not None
-        self.ahead = not task.about.place and task.about.size <= self._redis.limits.small
+        self.ahead = self._redis.limits.is_small(task.about)
         return [task]
 
     def _token(self, worker_id: str) -> str | None:

@@ -42,6 +42,10 @@ class Limits:
     #: Least bytes of a tail that are worth a connection of their own.
     least_tail: int = 64 * 1024
 
+    def is_small(self, about: Descriptor) -> bool:
+        """Return whether it is a file that a busy worker claims ahead."""
+        return not about.place and about.size <= self.small
+
     @property
     def longest_lease(self) -> float:
         """Seconds after which one is dead at most: who has nothing in hand, in a large fleet that idles."""

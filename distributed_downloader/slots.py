@@ -7,10 +7,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.completions import Completion, Completions, deliver
+from distributed_downloader.concurrency import SILENT, Concurrency, Meter
 from distributed_downloader.errors import RedisUnavailableError, StoppedError, TransferError
 from distributed_downloader.hold import Hold
 from distributed_downloader.models import DownloadTask, Transfer
@@ -33,6 +35,16 @@ class Room(NamedTuple):
 
     free: int
     ahead: int
+
+
+@dataclass
+class _Seat:
+    """What a slot is at."""
+
+    busy: bool = False
+    small: bool = False
+    #: How much of its time it computes, where that was measured; see Meter.
+    share: float | None = None
 
 
 class Slots:
@@ -60,6 +72,7 @@ class Slots:
         #: There is something to do for a slot; and something has changed for the others who wait.
         self._work, self._changed = threading.Condition(self._lock), threading.Condition(self._lock)
         self._threads = self._busy = 0
+        self._small = Concurrency(count)
         self._closed = False
         #: Tasks in our hands, until the queue knows what became of them, and those that wait for a slot.
         self._running: dict[str, Running] = {}
@@ -106,7 +119,7 @@ class Slots:
             wanted = min(self.count, self._busy + len(self._waiting))
             lacking = min(max(0, wanted - self._threads), len(fresh))
             self._threads += lacking
-            self._work.notify(len(fresh))
+            self._work.notify(len(fresh) if self._may_begin() else 1)
         for each in fresh[:lacking]:
             self._add_thread(each)
 
@@ -119,7 +132,7 @@ class Slots:
         """Start the thread of another slot; without memory for it, give back what it was to do."""
         try:
             # A daemon, so that a thread that hangs in a name server's silence cannot hold up our exit.
-            threading.Thread(target=self._serve, name="slot", daemon=True).start()
+            threading.Thread(target=self._serve, args=(_Seat(),), name="slot", daemon=True).start()
         except (RuntimeError, MemoryError) as error:
             with self._lock:
                 self._threads -= 1
@@ -207,21 +220,39 @@ class Slots:
             if not each.task.about.part:
                 each.hold.renew(asked_at)
 
-    def _serve(self) -> None:
+    def _serve(self, seat: _Seat) -> None:
         """Be a slot: run one task after the other."""
-        busy = 0
         try:
+            meter = Meter()
             while True:
                 with self._lock:
-                    self._busy, freed, busy = self._busy - busy, busy, 0
-                    if not (running := self._next(after_one=freed > 0)):
+                    freed = self._leave(seat)
+                    if not (running := self._next(after_one=freed)):
                         return
-                    self._busy, busy = self._busy + 1, 1
+                    self._take(seat, running)
+                began = time.monotonic()
                 self._slot(running)
+                seat.share = meter.lap(time.monotonic() - began)
         finally:  # whatever ended it, no memory to wait with among it: another thread may take its place
             with self._lock:
                 self._threads -= 1
-                self._busy -= busy
+                self._leave(seat)
+
+    def _take(self, seat: _Seat, running: Running) -> None:
+        """Have a slot be busy with a task; the lock is held."""
+        self._busy += 1
+        seat.busy, seat.small, seat.share = True, self._is_small(running), None
+        if seat.small:
+            self._small.begin()
+
+    def _leave(self, seat: _Seat) -> bool:
+        """Have a slot be free; return whether it was busy. The lock is held."""
+        was_busy, was_small = seat.busy, seat.small
+        seat.busy = seat.small = False
+        self._busy -= was_busy
+        if was_small:
+            self._small.end(seat.share)
+        return was_busy
 
     def _next(self, *, after_one: bool) -> Running | None:
         """Return the next task of a slot, None if there is no more; the lock is held."""
@@ -229,9 +260,16 @@ class Slots:
             self._most_waiting = min(2 * self._most_waiting, _MOST_AHEAD)
         if after_one and self._runs_low:
             self._changed.notify_all()
-        while not (self._waiting or self._closed):
-            self._work.wait()
+        while not (self._may_begin() or self._closed):
+            self._work.wait(SILENT if self._waiting else None)
         return self._waiting.popleft() if self._waiting else None
+
+    def _may_begin(self) -> bool:
+        """Return whether a free slot has something to do; the lock is held."""
+        return bool(self._waiting) and (not self._is_small(self._waiting[0]) or self._small.admits())
+
+    def _is_small(self, running: Running) -> bool:
+        return self._limits.is_small(running.task.about)
 
     def _slot(self, running: Running, refusal: Report | None = None) -> None:
         """Run a task, unless it is refused, and report how it ended."""
