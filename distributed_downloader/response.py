@@ -17,6 +17,7 @@ from distributed_downloader.connection import Connection, broken_off
 from distributed_downloader.errors import ServerError, StalledError
 from distributed_downloader.kept import Kept
 from distributed_downloader.reach import Depth
+from distributed_downloader.waits import waiting
 
 #: Bytes of a JSON answer; a page of 1,000 files has about 300 kB.
 MAX_JSON = 64 << 20
@@ -135,7 +136,8 @@ class Response:
         if not self._failure:
             self._answer.pace.begin()
             try:
-                count = self._answer.receive(view)
+                with waiting():
+                    count = self._answer.receive(view)
             except (HTTPException, OSError) as error:
                 self._failure = error
         self._cancel.check()
@@ -147,7 +149,7 @@ class Response:
         """Put what comes soon into `view`; what goes wrong is for the next read to tell."""
         count, until = 0, time.monotonic() + SOON
         try:
-            with self._answer.pace.hurried(SOON):
+            with self._answer.pace.hurried(SOON), waiting():
                 for more in self._answer.pieces(view):
                     count += more
                     if time.monotonic() > until:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.completions import Completion, Completions, deliver
-from distributed_downloader.concurrency import SILENT, Concurrency, Meter
+from distributed_downloader.concurrency import SILENT, Concurrency, Lap, Meter
 from distributed_downloader.errors import RedisUnavailableError, StoppedError, TransferError
 from distributed_downloader.hold import Hold
 from distributed_downloader.models import DownloadTask, Transfer
@@ -43,8 +43,9 @@ class _Seat:
 
     busy: bool = False
     small: bool = False
-    #: How much of its time it computes, where that was measured; see Meter.
-    share: float | None = None
+    #: How it has spent its time, if it is time to tell; and when that was measured, see Concurrency.age.
+    lap: Lap | None = None
+    age: int = 0
 
 
 class Slots:
@@ -229,21 +230,24 @@ class Slots:
                     freed = self._leave(seat)
                     if not (running := self._next(after_one=freed)):
                         return
-                    self._take(seat, running)
+                    if self._take(seat, running):
+                        meter.restart()
                 began = time.monotonic()
                 self._slot(running)
-                seat.share = meter.lap(time.monotonic() - began)
+                seat.lap = meter.lap(time.monotonic() - began)
         finally:  # whatever ended it, no memory to wait with among it: another thread may take its place
             with self._lock:
                 self._threads -= 1
                 self._leave(seat)
 
-    def _take(self, seat: _Seat, running: Running) -> None:
-        """Have a slot be busy with a task; the lock is held."""
+    def _take(self, seat: _Seat, running: Running) -> bool:
+        """Have a slot be busy with a task; return whether what it has measured is void. The lock is held."""
         self._busy += 1
-        seat.busy, seat.small, seat.share = True, self._is_small(running), None
+        seat.busy, seat.small, seat.lap = True, self._is_small(running), None
         if seat.small:
             self._small.begin()
+        before, seat.age = seat.age, self._small.age
+        return seat.age != before
 
     def _leave(self, seat: _Seat) -> bool:
         """Have a slot be free; return whether it was busy. The lock is held."""
@@ -251,7 +255,9 @@ class Slots:
         seat.busy = seat.small = False
         self._busy -= was_busy
         if was_small:
-            self._small.end(seat.share)
+            self._small.end(seat.lap)
+            # For those whom the limit kept waiting; one that comes from a task takes the next itself.
+            self._work.notify(max(0, self._small.room - 1))
         return was_busy
 
     def _next(self, *, after_one: bool) -> Running | None:

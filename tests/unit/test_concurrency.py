@@ -1,7 +1,9 @@
-"""As many slots do small files as one interpreter keeps up with, and all of them where they wait."""
+"""One slot does small files where it computes, and all do where each waits for something else."""
 
 from __future__ import annotations
 
+import copy
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -9,17 +11,18 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.concurrency import SILENT, Concurrency, Meter, busy
+from distributed_downloader.concurrency import SILENT, Concurrency, Lap, Meter
 from distributed_downloader.hold import Hold, now
 from distributed_downloader.models import Descriptor, DownloadTask, JobSpec, RepoFile, RepoType, Token
 from distributed_downloader.outage import Outage
 from distributed_downloader.outcome import Finished
 from distributed_downloader.queue_terms import Limits
 from distributed_downloader.slots import Slots
+from distributed_downloader.waits import waited, waiting
 
 LIMITS = Limits()
 SPEC = JobSpec(
@@ -44,9 +47,20 @@ def clock() -> Clock:
     return Clock()
 
 
-def done(files: Concurrency, share: float | None) -> None:
+#: Laps of a slot that computes, that waits as long, and that does neither, for others have the interpreter.
+COMPUTES, WAITS, IDLES = Lap(0.05, 0.04, 0.01), Lap(0.05, 0.02, 0.02), Lap(0.05, 0.001, 0.04)
+
+
+def done(files: Concurrency, lap: Lap | None) -> None:
     files.begin()
-    files.end(share)
+    files.end(lap)
+
+
+def opened(clock: Clock, slots: int = 4) -> Concurrency:
+    files = Concurrency(slots, clock)
+    done(files, WAITS)
+    assert files.limit == slots
+    return files
 
 
 def test_the_first_small_file_is_alone_until_something_is_known(clock: Clock) -> None:
@@ -56,20 +70,19 @@ def test_the_first_small_file_is_alone_until_something_is_known(clock: Clock) ->
     assert not files.admits()
 
 
-@pytest.mark.parametrize(
-    ("share", "limit"), [(1.2, 1), (0.84, 1), (0.51, 1), (0.5, 2), (0.3, 3), (0.1, 8), (0.0, 8)]
-)
-def test_together_they_keep_one_interpreter_busy(clock: Clock, share: float, limit: int) -> None:
-    files = Concurrency(8, clock)
-    done(files, share)
-    assert files.limit == limit
+def test_one_slot_that_computes_stays_alone(clock: Clock) -> None:
+    files = Concurrency(4, clock)
+    for lap in (COMPUTES, None, COMPUTES):
+        done(files, lap)
+        assert files.limit == 1
 
 
-def test_what_is_not_measured_changes_nothing(clock: Clock) -> None:
-    files = Concurrency(8, clock)
-    done(files, 0.25)
-    done(files, None)
-    assert files.limit == 4
+def test_where_one_slot_waits_all_may_begin(clock: Clock) -> None:
+    files = opened(clock)
+    for _ in range(4):
+        assert files.admits()
+        files.begin()
+    assert not files.admits(), "there are no more slots"
 
 
 def test_where_nothing_moves_all_slots_may_begin(clock: Clock) -> None:
@@ -78,39 +91,138 @@ def test_where_nothing_moves_all_slots_may_begin(clock: Clock) -> None:
     clock.now = SILENT / 2
     assert not files.admits()
     clock.now = 2 * SILENT
-    for _ in range(3):
-        assert files.admits()
-        files.begin()
-    assert not files.admits(), "there are no more slots"
+    assert files.admits()
+    assert files.room == 3
 
 
-@given(st.integers(1, 100), st.lists(st.none() | st.floats(0, 100)))
-def test_there_is_always_one_and_never_more_than_there_are_slots(
-    slots: int, shares: list[float | None]
-) -> None:
-    files = Concurrency(slots, Clock())
-    for share in shares:
-        done(files, share)
-        assert 1 <= files.limit <= slots
-        assert files.admits()
+def test_that_there_was_nothing_to_do_says_nothing(clock: Clock) -> None:
+    files = Concurrency(4, clock)
+    done(files, COMPUTES)
+    clock.now = 60
+    assert files.admits()
+    assert files.limit == 1
 
 
-def test_a_share_is_told_of_work_that_is_long_enough() -> None:
-    readings = iter([0.0, 0.03, 0.03])
-    meter = Meter(lambda: next(readings))
-    assert meter.lap(0.015) is None
-    assert meter.lap(0.045) == pytest.approx(0.5)
-    assert meter.lap(0.03) == 0
+def test_slots_that_keep_the_interpreter_busy_give_one_a_try(clock: Clock) -> None:
+    files = opened(clock)
+    files.begin()
+    done(files, COMPUTES)
+    assert files.limit == 4, "that was found to be too few just now"
+    clock.now = 10
+    done(files, IDLES)
+    assert files.limit == 4, "these are not busy"
+    done(files, COMPUTES)
+    assert files.limit == 1
 
 
-def test_a_thread_is_busy_as_long_as_it_computes_and_not_while_it_sleeps() -> None:
-    before, computed = busy(), time.thread_time()
-    while time.thread_time() - computed < 0.01:
-        pass
-    assert busy() - before >= 0.01
-    before, began = busy(), time.monotonic()
-    threading.Event().wait(0.1)
-    assert busy() - before <= time.monotonic() - began - 0.09
+def test_what_was_measured_while_others_ran_says_nothing_of_one_alone(clock: Clock) -> None:
+    files = opened(clock)
+    files.begin()
+    clock.now, age = 10, files.age
+    done(files, COMPUTES)
+    assert files.limit == 1
+    assert not files.admits(), "another still runs"
+    files.end(WAITS)
+    assert (files.limit, files.age) == (1, age)
+    files.begin()
+    assert files.age == age + 1, "who measures begins anew"
+    files.end(WAITS)
+    assert files.limit == 4
+
+
+def test_it_is_tried_less_and_less_often_in_vain(clock: Clock) -> None:
+    files, tried = opened(clock), list[float]()
+    while len(tried) < 8:
+        clock.now += 0.01
+        done(files, COMPUTES)
+        if files.limit == 1:
+            tried.append(clock.now)
+            done(files, WAITS)
+    pauses = [round(later - earlier, 1) for earlier, later in itertools.pairwise(tried)]
+    assert pauses == sorted(pauses)
+    assert pauses[0] < 1 < pauses[-2] == pauses[-1]
+
+
+class Fleet(RuleBasedStateMachine):
+    """Slots that begin and end small files in any order, with any laps, at any time."""
+
+    SLOTS = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.files, self.running = Concurrency(self.SLOTS, self.clock), 0
+
+    @rule(seconds=st.floats(0, 10))
+    def wait(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    @rule()
+    def begin(self) -> None:
+        if self.running < self.SLOTS and self.files.admits():
+            self.files.begin()
+            self.running += 1
+
+    @precondition(lambda self: self.running)
+    @rule(lap=st.none() | st.sampled_from([COMPUTES, WAITS, IDLES]))
+    def end(self, lap: Lap | None) -> None:
+        self.files.end(lap)
+        self.running -= 1
+
+    @invariant()
+    def one_may_always_begin(self) -> None:
+        assert 1 <= self.files.limit <= self.SLOTS
+        assert self.running or self.files.admits()
+        assert self.running + self.files.room <= self.SLOTS
+
+    @invariant()
+    def nobody_waits_where_nothing_moves(self) -> None:
+        if self.running == self.SLOTS:
+            return
+        now, self.clock.now = self.clock.now, self.clock.now + 2 * SILENT
+        copied = copy.copy(self.files)
+        assert copied.admits()
+        self.clock.now = now
+
+
+TestFleet = Fleet.TestCase
+
+
+def test_a_lap_tells_of_work_that_is_long_enough() -> None:
+    computed, waited = iter([0.0, 0.03, 0.05]), iter([1.0, 1.01, 1.05])
+    meter = Meter(lambda: next(computed), lambda: next(waited))
+    assert meter.lap(0.03) is None
+    assert meter.lap(0.03) == pytest.approx((0.06, 0.03, 0.01))
+    assert meter.lap(0.01) is None
+    assert meter.lap(0.06) == pytest.approx((0.07, 0.02, 0.04))
+
+
+def test_a_meter_that_restarts_forgets_what_was() -> None:
+    seconds = iter([0.0, 0.02, 0.03])
+    meter = Meter(lambda: next(seconds), lambda: 0.0)
+    assert meter.lap(0.04) is None
+    meter.restart()
+    assert meter.lap(0.04) is None
+    assert meter.lap(0.01) == pytest.approx((0.05, 0.01, 0.0))
+
+
+def test_a_thread_that_computes_does_not_wait() -> None:
+    before, began = waited(), time.thread_time()
+    with waiting():
+        while time.thread_time() - began < 0.02:
+            pass
+        threading.Event().wait(0.05)
+    own = waited() - before
+    assert own > 0.04
+    began_wall = time.monotonic()
+    with waiting():
+        threading.Event().wait(0.01)
+    assert waited() - before - own <= time.monotonic() - began_wall
+    other = list[float]()
+    thread = threading.Thread(target=lambda: other.append(waited()))
+    thread.start()
+    thread.join()
+    assert other == [0.0], "each thread has its own"
 
 
 class Runner:
