@@ -232,7 +232,10 @@ class World:
 
     def _seal(self, job: int, seal: int) -> None:
         """Let the worker begin with the seal that has prepared it, and is given it with the last part."""
-        machine, since = self._sealers.pop((job, seal))
+        prepared = self._sealers.pop((job, seal), None)
+        if prepared is None:
+            return  # it was the turn of another of the last parts, which were reported in one call
+        machine, since = prepared
         self.calls["parts"] += int((self.now - since) / sealer._LOOK) + 1
         found = self._parts.of_file(machine.name, job, seal, 0)
         if found and found.token and (task := self.begin(machine, found.token)):
