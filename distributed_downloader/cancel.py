@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from distributed_downloader.errors import StoppedError
-from distributed_downloader.waits import waiting
 
 
 class Cancel:
@@ -50,8 +49,7 @@ class Cancel:
             if self._set or seconds == 0:
                 return self._set
             event = self._event = self._event or threading.Event()
-        with waiting():
-            return event.wait(seconds)
+        return event.wait(seconds)
 
     def check(self) -> None:
         """Raise StoppedError if it is time to stop."""

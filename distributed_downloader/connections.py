@@ -29,7 +29,6 @@ from distributed_downloader.connection import (
 from distributed_downloader.errors import NetworkError
 from distributed_downloader.kept import Kept, ask
 from distributed_downloader.reach import Depth, spelled_depth
-from distributed_downloader.waits import waiting
 
 if TYPE_CHECKING:
     from distributed_downloader.ssl_config import Tls
@@ -92,7 +91,7 @@ class Connections:
             pool = self._direct.get((origin(url), request.tls)) if request.is_plain else None
             if pool and (kept := ask(pool, url, headers, limit, request.cancel)):
                 return kept
-            with listening(request.cancel, limit), waiting():
+            with listening(request.cancel, limit):
                 return self._by_library(request, url, headers)
         except (HTTPError, OSError) as error:
             request.cancel.check()

@@ -20,7 +20,6 @@ from distributed_downloader.connection import Connection, Pool
 from distributed_downloader.head import plain_head
 from distributed_downloader.pace import AHEAD, Pace, PacedAnswer, PlainAnswer
 from distributed_downloader.reach import Depth, refuse_connected
-from distributed_downloader.waits import waiting
 
 #: An address that urllib3 would send as it stands.
 _PLAIN = re.compile(r"https?://[\w.:\[\]-]+(/[\w.~!$&'()*+,;=:@/?%-]*)", re.ASCII)
@@ -96,8 +95,7 @@ def _exchange(connection: Connection, sent: bytes) -> tuple[int, Mapping[str, st
     line = connection.sock
     line.sendall(sent)
     pace = Pace(line)
-    with waiting():
-        begun = line.recv(AHEAD)
+    begun = line.recv(AHEAD)
     if head := plain_head(begun):
         connection.answer = PlainAnswer(pace, head, memoryview(begun)[head.size :])
         return head.status, head.headers

@@ -17,7 +17,6 @@ from distributed_downloader.connection import Connection, broken_off
 from distributed_downloader.errors import ServerError, StalledError
 from distributed_downloader.kept import Kept
 from distributed_downloader.reach import Depth
-from distributed_downloader.waits import waiting
 
 #: Bytes of a JSON answer; a page of 1,000 files has about 300 kB.
 MAX_JSON = 64 << 20
@@ -136,8 +135,7 @@ class Response:
         if not self._failure:
             self._answer.pace.begin()
             try:
-                with waiting():
-                    count = self._answer.receive(view)
+                count = self._answer.receive(view)
             except (HTTPException, OSError) as error:
                 self._failure = error
         self._cancel.check()
@@ -149,7 +147,7 @@ class Response:
         """Put what comes soon into `view`; what goes wrong is for the next read to tell."""
         count, until = 0, time.monotonic() + SOON
         try:
-            with self._answer.pace.hurried(SOON), waiting():
+            with self._answer.pace.hurried(SOON):
                 for more in self._answer.pieces(view):
                     count += more
                     if time.monotonic() > until:

@@ -120,7 +120,7 @@ class Slots:
             wanted = min(self.count, self._busy + len(self._waiting))
             lacking = min(max(0, wanted - self._threads), len(fresh))
             self._threads += lacking
-            self._work.notify(len(fresh) if self._may_begin() else 1)
+            self._work.notify()
         for each in fresh[:lacking]:
             self._add_thread(each)
 
@@ -230,24 +230,34 @@ class Slots:
                     freed = self._leave(seat)
                     if not (running := self._next(after_one=freed)):
                         return
-                    if self._take(seat, running):
-                        meter.restart()
-                began = time.monotonic()
+                    age = self._take(seat, running)
+                if age != seat.age:
+                    meter.restart()
+                began, seat.age = time.monotonic(), age
                 self._slot(running)
-                seat.lap = meter.lap(time.monotonic() - began)
+                if seat.small:
+                    seat.lap = meter.lap(time.monotonic() - began)
+                else:
+                    meter.restart()
         finally:  # whatever ended it, no memory to wait with among it: another thread may take its place
             with self._lock:
                 self._threads -= 1
                 self._leave(seat)
+                self._work.notify()
 
-    def _take(self, seat: _Seat, running: Running) -> bool:
-        """Have a slot be busy with a task; return whether what it has measured is void. The lock is held."""
-        self._busy += 1
-        seat.busy, seat.small, seat.lap = True, self._is_small(running), None
-        if seat.small:
+    def _take(self, seat: _Seat, running: Running) -> int:
+        """Have a slot be busy with a task, and another begin with the next; the lock is held.
+
+        Return by what age this is measured, see Concurrency.
+        """
+        small = self._is_small(running)
+        if small:
             self._small.begin()
-        before, seat.age = seat.age, self._small.age
-        return seat.age != before
+        seat.busy, seat.small, seat.lap = True, small, None
+        self._busy += 1
+        if self._first():
+            self._work.notify()
+        return self._small.age
 
     def _leave(self, seat: _Seat) -> bool:
         """Have a slot be free; return whether it was busy. The lock is held."""
@@ -256,8 +266,6 @@ class Slots:
         self._busy -= was_busy
         if was_small:
             self._small.end(seat.lap)
-            # For those whom the limit kept waiting; one that comes from a task takes the next itself.
-            self._work.notify(max(0, self._small.room - 1))
         return was_busy
 
     def _next(self, *, after_one: bool) -> Running | None:
@@ -266,13 +274,17 @@ class Slots:
             self._most_waiting = min(2 * self._most_waiting, _MOST_AHEAD)
         if after_one and self._runs_low:
             self._changed.notify_all()
-        while not (self._may_begin() or self._closed):
+        while not ((first := self._first()) or self._closed):
             self._work.wait(SILENT if self._waiting else None)
-        return self._waiting.popleft() if self._waiting else None
+        if first := first or next(iter(self._waiting), None):
+            self._waiting.remove(first)
+        return first
 
-    def _may_begin(self) -> bool:
-        """Return whether a free slot has something to do; the lock is held."""
-        return bool(self._waiting) and (not self._is_small(self._waiting[0]) or self._small.admits())
+    def _first(self) -> Running | None:
+        """Return what waits for longest of what a free slot may begin; the lock is held."""
+        if self._small.admits():
+            return next(iter(self._waiting), None)
+        return next((each for each in self._waiting if not self._is_small(each)), None)
 
     def _is_small(self, running: Running) -> bool:
         return self._limits.is_small(running.task.about)

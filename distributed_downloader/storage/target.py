@@ -12,7 +12,6 @@ from pathlib import Path
 
 from distributed_downloader.models import JobSpec, RepoFile
 from distributed_downloader.storage.disk import disk, names, open_folder, refuse_other, sync_folder
-from distributed_downloader.waits import waiting
 
 
 def _read_umask() -> int:
@@ -65,8 +64,7 @@ class Target:
         """Give an open file the mode it needs here and bring it to disk, which may take minutes."""
         with disk(self):
             _set_mode(fd)
-            with waiting():
-                os.fsync(fd)
+            os.fsync(fd)
 
     def move(self, folder: int, name: str) -> None:
         """Move the file `name` of `folder`, which is settled, here; raises RefusedError as `check` does.

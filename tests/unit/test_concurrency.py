@@ -15,14 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.concurrency import SILENT, Concurrency, Lap, Meter
+from distributed_downloader.concurrency import SILENT, Concurrency, Lap, Meter, busy
 from distributed_downloader.hold import Hold, now
 from distributed_downloader.models import Descriptor, DownloadTask, JobSpec, RepoFile, RepoType, Token
 from distributed_downloader.outage import Outage
 from distributed_downloader.outcome import Finished
 from distributed_downloader.queue_terms import Limits
 from distributed_downloader.slots import Slots
-from distributed_downloader.waits import waited, waiting
 
 LIMITS = Limits()
 SPEC = JobSpec(
@@ -47,8 +46,8 @@ def clock() -> Clock:
     return Clock()
 
 
-#: Laps of a slot that computes, that waits as long, and that does neither, for others have the interpreter.
-COMPUTES, WAITS, IDLES = Lap(0.05, 0.04, 0.01), Lap(0.05, 0.02, 0.02), Lap(0.05, 0.001, 0.04)
+#: Laps of a slot that computes, that waits for half of its time, and that waits for nearly all of it.
+COMPUTES, WAITS, IDLES = Lap(0.05, 0.04), Lap(0.05, 0.025), Lap(0.05, 0.001)
 
 
 def done(files: Concurrency, lap: Lap | None) -> None:
@@ -92,7 +91,7 @@ def test_where_nothing_moves_all_slots_may_begin(clock: Clock) -> None:
     assert not files.admits()
     clock.now = 2 * SILENT
     assert files.admits()
-    assert files.room == 3
+    assert files.limit == 4
 
 
 def test_that_there_was_nothing_to_do_says_nothing(clock: Clock) -> None:
@@ -115,13 +114,19 @@ def test_slots_that_keep_the_interpreter_busy_give_one_a_try(clock: Clock) -> No
     assert files.limit == 1
 
 
-def test_what_was_measured_while_others_ran_says_nothing_of_one_alone(clock: Clock) -> None:
+def closing(clock: Clock) -> Concurrency:
+    """Return one that waits for another file to end until one slot is alone."""
     files = opened(clock)
     files.begin()
-    clock.now, age = 10, files.age
+    clock.now = 10
     done(files, COMPUTES)
-    assert files.limit == 1
-    assert not files.admits(), "another still runs"
+    assert not files.admits()
+    return files
+
+
+def test_what_was_measured_while_others_ran_says_nothing_of_one_alone(clock: Clock) -> None:
+    files = closing(clock)
+    age = files.age
     files.end(WAITS)
     assert (files.limit, files.age) == (1, age)
     files.begin()
@@ -130,11 +135,26 @@ def test_what_was_measured_while_others_ran_says_nothing_of_one_alone(clock: Clo
     assert files.limit == 4
 
 
+def test_slots_wait_but_a_moment_for_one_to_be_alone(clock: Clock) -> None:
+    files = opened(clock, 8)
+    for _ in range(6):
+        files.begin()
+    clock.now = 10
+    done(files, COMPUTES)
+    for _ in range(5):  # an end now and then must not keep all others from their work
+        clock.now += SILENT / 4
+        files.end(None)
+    assert files.admits()
+    assert files.limit == 8
+
+
 def test_it_is_tried_less_and_less_often_in_vain(clock: Clock) -> None:
     files, tried = opened(clock), list[float]()
-    while len(tried) < 8:
+    for _ in range(3000):
         clock.now += 0.01
+        files.begin()
         done(files, COMPUTES)
+        files.end(None)
         if files.limit == 1:
             tried.append(clock.now)
             done(files, WAITS)
@@ -163,7 +183,7 @@ class Fleet(RuleBasedStateMachine):
             self.files.begin()
             self.running += 1
 
-    @precondition(lambda self: self.running)
+    @precondition(lambda self: self.running > 0)
     @rule(lap=st.none() | st.sampled_from([COMPUTES, WAITS, IDLES]))
     def end(self, lap: Lap | None) -> None:
         self.files.end(lap)
@@ -173,7 +193,6 @@ class Fleet(RuleBasedStateMachine):
     def one_may_always_begin(self) -> None:
         assert 1 <= self.files.limit <= self.SLOTS
         assert self.running or self.files.admits()
-        assert self.running + self.files.room <= self.SLOTS
 
     @invariant()
     def nobody_waits_where_nothing_moves(self) -> None:
@@ -189,40 +208,31 @@ TestFleet = Fleet.TestCase
 
 
 def test_a_lap_tells_of_work_that_is_long_enough() -> None:
-    computed, waited = iter([0.0, 0.03, 0.05]), iter([1.0, 1.01, 1.05])
-    meter = Meter(lambda: next(computed), lambda: next(waited))
+    seconds = iter([1.0, 1.03, 2.0])
+    meter = Meter(lambda: next(seconds))
     assert meter.lap(0.03) is None
-    assert meter.lap(0.03) == pytest.approx((0.06, 0.03, 0.01))
-    assert meter.lap(0.01) is None
-    assert meter.lap(0.06) == pytest.approx((0.07, 0.02, 0.04))
+    assert meter.lap(0.03) == pytest.approx((0.06, 0.03))
+    assert meter.lap(0.04) is None
+    assert meter.lap(0.01) == pytest.approx((0.05, 0.97))
 
 
 def test_a_meter_that_restarts_forgets_what_was() -> None:
     seconds = iter([0.0, 0.02, 0.03])
-    meter = Meter(lambda: next(seconds), lambda: 0.0)
+    meter = Meter(lambda: next(seconds))
     assert meter.lap(0.04) is None
     meter.restart()
     assert meter.lap(0.04) is None
-    assert meter.lap(0.01) == pytest.approx((0.05, 0.01, 0.0))
+    assert meter.lap(0.01) == pytest.approx((0.05, 0.01))
 
 
-def test_a_thread_that_computes_does_not_wait() -> None:
-    before, began = waited(), time.thread_time()
-    with waiting():
-        while time.thread_time() - began < 0.02:
-            pass
-        threading.Event().wait(0.05)
-    own = waited() - before
-    assert own > 0.04
-    began_wall = time.monotonic()
-    with waiting():
-        threading.Event().wait(0.01)
-    assert waited() - before - own <= time.monotonic() - began_wall
-    other = list[float]()
-    thread = threading.Thread(target=lambda: other.append(waited()))
-    thread.start()
-    thread.join()
-    assert other == [0.0], "each thread has its own"
+def test_a_thread_is_busy_as_long_as_it_computes_and_not_while_it_sleeps() -> None:
+    before, computed = busy(), time.thread_time()
+    while time.thread_time() - computed < 0.01:
+        pass
+    assert busy() - before >= 0.01
+    before, began = busy(), time.monotonic()
+    threading.Event().wait(0.1)
+    assert busy() - before <= time.monotonic() - began - 0.09
 
 
 class Runner:
@@ -304,3 +314,76 @@ def test_what_waits_is_done_when_the_slots_close() -> None:
     go.set()
     assert slots.wait_idle(60)
     assert sorted(done) == [0, 1, 2, 3]
+
+
+def worked(count: int, run: Callable[[DownloadTask], None]) -> Slots:
+    """Return slots all of whose threads have worked, and have nothing to do now."""
+    together = threading.Barrier(count)
+
+    def first(each: DownloadTask) -> None:
+        if each.token.task < count:
+            together.wait(60)
+        else:
+            run(each)
+
+    slots = slots_of(count, first)
+    slots.start("w", [task(number, LIMITS.small + 1) for number in range(count)], Cancel(), now())
+    assert slots.wait_idle(60)
+    return slots
+
+
+def test_who_is_let_begin_wakes_the_next() -> None:
+    """Else they would sleep while files wait: only one of them looks again by itself."""
+    started, go = threading.Semaphore(0), threading.Event()
+
+    def run(_: DownloadTask) -> None:
+        started.release()
+        go.wait(60)
+
+    slots = worked(4, run)
+    slots.start("w", [task(100, 1)], Cancel(), now())
+    assert started.acquire(timeout=60)
+    slots.start("w", [task(number, 1) for number in (101, 102, 103)], Cancel(), now())
+    assert all(started.acquire(timeout=60) for _ in range(3))
+    go.set()
+    assert slots.wait_idle(60)
+
+
+def test_a_large_file_passes_small_ones_that_may_not_begin() -> None:
+    began, go = list[int](), threading.Event()
+
+    def run(each: DownloadTask) -> None:
+        began.append(each.token.task)
+        if each.token.task == 1000:
+            go.set()
+        go.wait(60)
+
+    slots = slots_of(2, run)
+    slots._small = Concurrency(2, lambda: 0.0)
+    slots.start(
+        "w", [*(task(number, 1) for number in range(9)), task(1000, LIMITS.small + 1)], Cancel(), now()
+    )
+    assert slots.wait_idle(60)
+    assert sorted(began[:2]) == [0, 1000]
+
+
+def test_slots_measure_themselves_from_one_to_all() -> None:
+    """Files that only wait, each for less than the silence in which all may begin anyhow."""
+    most, running, lock = [0], [0], threading.Lock()
+    enough = threading.Event()
+
+    def run(_: DownloadTask) -> None:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+            if most[0] == 3:
+                enough.set()
+        enough.wait(SILENT / 5)
+        with lock:
+            running[0] -= 1
+
+    slots = slots_of(3, run)
+    slots._small = Concurrency(3, lambda: 0.0)  # no silence
+    slots.start("w", [task(number, 1) for number in range(1000)], Cancel(), now())
+    assert enough.wait(60)
+    assert slots.wait_idle(60)
