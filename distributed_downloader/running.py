@@ -37,8 +37,8 @@ class Running:
         #: Since when it is in our hands (time.monotonic).
         self.since = self._moved = time.monotonic()
         self.bytes_done = 0
-        #: Whether a slot is at it, or has been.
-        self.begun = False
+        #: Whether a slot is at it, or has been; and whether it is a small file, see Limits.
+        self.begun = self.small = False
         self._rate = 0.0
         #: When the first bytes were told of, and how many: those may have been there before.
         self._first: tuple[float, int] | None = None

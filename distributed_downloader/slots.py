@@ -127,7 +127,9 @@ class Slots:
     def _running_of(self, worker_id: str, task: DownloadTask, cancel: Cancel, asked_at: float) -> Running:
         limits = self._limits
         hold = Hold(limits.trust if task.about.part else limits.lease - 1, asked_at)
-        return Running(worker_id, task, cancel.child(), hold)
+        running = Running(worker_id, task, cancel.child(), hold)
+        running.small = limits.is_small(task.about)
+        return running
 
     def _add_thread(self, running: Running) -> None:
         """Start the thread of another slot; without memory for it, give back what it was to do."""
@@ -250,10 +252,9 @@ class Slots:
 
         Return by what age this is measured, see Concurrency.
         """
-        small = self._is_small(running)
-        if small:
+        if running.small:
             self._small.begin()
-        seat.busy, seat.small, seat.lap = True, small, None
+        seat.busy, seat.small, seat.lap = True, running.small, None
         self._busy += 1
         if self._first():
             self._work.notify()
@@ -284,10 +285,7 @@ class Slots:
         """Return what waits for longest of what a free slot may begin; the lock is held."""
         if self._small.admits():
             return next(iter(self._waiting), None)
-        return next((each for each in self._waiting if not self._is_small(each)), None)
-
-    def _is_small(self, running: Running) -> bool:
-        return self._limits.is_small(running.task.about)
+        return next((each for each in self._waiting if not each.small), None)
 
     def _slot(self, running: Running, refusal: Report | None = None) -> None:
         """Run a task, unless it is refused, and report how it ended."""
