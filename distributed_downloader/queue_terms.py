@@ -43,7 +43,7 @@ class Limits:
     least_tail: int = 64 * 1024
 
     def is_small(self, about: Descriptor) -> bool:
-        """Return whether it is a file that a busy worker claims ahead."""
+        """Return whether it is a small file: those are claimed ahead, and done by one slot if it is busy."""
         return not about.place and about.size <= self.small
 
     @property

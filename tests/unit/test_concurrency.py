@@ -17,20 +17,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.concurrency import SILENT, Concurrency, Lap, Meter, busy
 from distributed_downloader.hold import Hold, now
-from distributed_downloader.models import Descriptor, DownloadTask, JobSpec, RepoFile, RepoType, Token
+from distributed_downloader.models import Descriptor, DownloadTask, RepoFile, Token
 from distributed_downloader.outage import Outage
 from distributed_downloader.outcome import Finished
 from distributed_downloader.queue_terms import Limits
 from distributed_downloader.slots import Slots
+from tests.unit.test_seal import SPEC
 
 LIMITS = Limits()
-SPEC = JobSpec(
-    repo_type=RepoType.MODEL,
-    repo_id="org/model",
-    revision="main",
-    commit="a" * 40,
-    endpoint="http://localhost",
-)
 
 
 class Clock:
@@ -266,6 +260,16 @@ def task(number: int, size: int) -> DownloadTask:
     return DownloadTask(Token(1, number, 1), SPEC, Descriptor(file=file))
 
 
+def held(started: threading.Semaphore, go: threading.Event) -> Callable[[DownloadTask], None]:
+    """Return what a task does that tells when it begins, and ends when it may."""
+
+    def run(_: DownloadTask) -> None:
+        started.release()
+        go.wait(60)
+
+    return run
+
+
 def test_small_files_that_wait_are_done_by_all_slots() -> None:
     together = threading.Barrier(4)
     slots = slots_of(4, lambda _: cast("None", together.wait(60)))
@@ -276,12 +280,7 @@ def test_small_files_that_wait_are_done_by_all_slots() -> None:
 
 def test_a_large_file_waits_for_no_small_one() -> None:
     started, go = threading.Semaphore(0), threading.Event()
-
-    def run(_: DownloadTask) -> None:
-        started.release()
-        go.wait(60)
-
-    slots = slots_of(3, run)
+    slots = slots_of(3, held(started, go))
     slots._small = Concurrency(3, lambda: 0.0)  # whose clock stands still: one small file, for ever
     slots.start("w", [task(0, 1)], Cancel(), now())
     slots.start("w", [task(number, LIMITS.small + 1) for number in (1, 2)], Cancel(), now())
@@ -335,12 +334,7 @@ def worked(count: int, run: Callable[[DownloadTask], None]) -> Slots:
 def test_who_is_let_begin_wakes_the_next() -> None:
     """Else they would sleep while files wait: only one of them looks again by itself."""
     started, go = threading.Semaphore(0), threading.Event()
-
-    def run(_: DownloadTask) -> None:
-        started.release()
-        go.wait(60)
-
-    slots = worked(4, run)
+    slots = worked(4, held(started, go))
     slots.start("w", [task(100, 1)], Cancel(), now())
     assert started.acquire(timeout=60)
     slots.start("w", [task(number, 1) for number in (101, 102, 103)], Cancel(), now())
