@@ -28,6 +28,7 @@ def test_a_fleet_waits_for_it_says_so_and_goes_on(
     fleet: Fleet, hub: FaultyHub, source: Path, absent: int
 ) -> None:
     workers = [fleet.worker("-j", "2") for _ in range(2)]
+    until(lambda: len(fleet.live()) == 2, "both workers")
     until(lambda: AWAY in fleet.job(absent).blocked, "both to have noticed")
     shown = fleet.run("status", str(absent)).stdout
     assert f"job {absent} blocked: no living worker can go on with it" in shown

@@ -19,6 +19,8 @@ from tests.hub.faulty import FaultyHub
 from tests.servers import Server, free_port
 
 BIG = "model.safetensors"
+#: Bytes of it that arrive before the trouble.
+FIRST = 1 << 20
 RIGHT, WRONG = "the-right-one", "another-one"
 
 
@@ -88,10 +90,11 @@ class Trouble:
         self.ask("CONFIG", "SET", "stop-writes-on-bgsave-error", "no")
 
     def loading(self) -> None:
-        # As single commands for its log: it waits so many microseconds after each, and answers now and then.
-        self.ask("EVAL", "redis.replicate_commands() for i = 1, 200000 do redis.call('SET', i, i) end", 0)
+        # As single commands for its log: it sleeps after each as shortly as the system can, and answers after
+        # 1,024 of them, which is soon enough for those who ask even where a sleep takes ten times as long.
+        self.ask("EVAL", "redis.replicate_commands() for i = 1, 600000 do redis.call('SET', i, i) end", 0)
         self.server.stop()
-        self.server.settings["key-load-delay"] = "1000"
+        self.server.settings["key-load-delay"] = "-1"
         self.server.launch()
 
     def loading_mended(self) -> None:
@@ -133,7 +136,7 @@ def test_a_worker_says_it_once_and_goes_on_when_it_is_mended(
     fleet: Fleet, administrator: Trouble, hub: FaultyHub, output: Path, trouble: str
 ) -> None:
     message = MESSAGES[trouble]
-    stall = Stall(after=1 << 20)
+    stall = Stall(after=FIRST)
     hub.on(stall, file=BIG)
     job = fleet.queue("org/model", "-o", str(output), "--include", BIG)
     worker = fleet.worker()
@@ -149,7 +152,8 @@ def test_a_worker_says_it_once_and_goes_on_when_it_is_mended(
     assert fleet.until_ended(job).state is JobState.DONE
     assert fleet.until_ended(fleet.queue("org/model", "-o", str(output))).state is JobState.DONE
     assert tree(output / "org/model") == tree(output.parent / "source")
-    assert hub.log.records("cdn", BIG)[1:] == [], "it was fetched once"
+    # Where the trouble outlasts the read timeout, the worker asks again, but only for the rest.
+    assert all(record.reply.start >= FIRST for record in hub.log.records("cdn", BIG)[1:])
     assert_told_once(worker, message)
     worker.process.terminate()
     assert worker.wait() == 0
