@@ -97,4 +97,4 @@ def report(
         click.echo(json.dump([json.action(name, job, changed) for job, changed in results]))
     else:
         canvas = Canvas.of(app.console)
-        emit(app.console, [canvas.text(words(job, changed)) for job, changed in results])
+        emit(app.console, [canvas.safe(words(job, changed)) for job, changed in results])

@@ -114,12 +114,10 @@ def _json_lines() -> Iterator[Viewer]:
 
 def _leave(console: Console, last: Snapshot) -> None:
     """Leave the end on the terminal, whose picture is gone; elsewhere what to do about failed files."""
-    from rich.text import Text
-
     from distributed_downloader.display import notices, picture
     from distributed_downloader.display.canvas import Canvas, emit, is_screen
 
     if is_screen(console):
         emit(console, picture.status(last, Canvas.of(console)))
     else:
-        emit(console, [Text(words) for words in notices.failed(last)])
+        emit(console, notices.failed(last))

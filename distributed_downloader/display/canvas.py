@@ -48,9 +48,13 @@ class Canvas:
         """What stands for something left out."""
         return "..." if self.ascii_only else "…"
 
+    def safe(self, foreign: str) -> str:
+        """Return words that came from elsewhere, harmless."""
+        return units.safe(foreign, ascii_only=self.ascii_only)
+
     def text(self, foreign: str, style: str = "") -> Text:
         """Return text that came from elsewhere, harmless, never read as markup."""
-        return Text(units.safe(foreign, ascii_only=self.ascii_only), style)
+        return Text(self.safe(foreign), style)
 
     def cut(self, line: Text, width: int | None = None) -> Text:
         """Return the line, cut at its end if it is wider than `width` (default: the canvas)."""
@@ -134,11 +138,11 @@ def is_screen(console: Console) -> bool:
     return console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
 
 
-def emit(console: Console, lines: Iterable[Text]) -> None:
-    """Print lines that are already fitted; off a terminal only their characters."""
+def emit(console: Console, lines: Iterable[Text | str]) -> None:
+    """Print lines that are already fitted; off a terminal only their characters. A str is no markup."""
     if is_screen(console):
         for line in lines:
-            console.print(line, soft_wrap=True)
+            console.print(Text(line) if isinstance(line, str) else line, soft_wrap=True)
     else:
-        console.file.writelines(f"{line.plain}\n" for line in lines)
+        console.file.writelines(f"{line}\n" for line in lines)
         console.file.flush()

@@ -31,7 +31,6 @@ STYLES = {
     JobState.DONE: "green",
     JobState.FAILED: "red",
 }
-NO_JOBS = "No jobs yet. Queue one with: hf-downloader master org/name"
 NO_WORKERS = "No workers. Start one on each machine with: hf-downloader worker"
 #: Columns of a terminal of which nothing is known, and columns from which a job takes one line.
 NARROW, WIDE = 80, 150
@@ -75,10 +74,13 @@ class Section:
         return found
 
 
-def status(snapshot: Snapshot, canvas: Canvas, footer: Text | None = None) -> list[Text]:
-    """Return the whole picture: jobs, failed files, workers, queue."""
-    if canvas.width is None:
-        return _plain_status(snapshot, canvas)
+def status(snapshot: Snapshot, canvas: Canvas) -> list[Text] | list[str]:
+    """Return the whole picture, or where nothing cuts a line, one whole line of each thing."""
+    return plain.status(snapshot, canvas) if canvas.width is None else draw(snapshot, canvas)
+
+
+def draw(snapshot: Snapshot, canvas: Canvas, footer: Text | None = None) -> list[Text]:
+    """Return the picture: jobs, failed files, workers, queue."""
     parts = _sections(snapshot, canvas, whole=True)
     last = _last_lines(snapshot, canvas, footer)
     room = None if canvas.height is None else max(1, canvas.height - len(last))
@@ -87,21 +89,6 @@ def status(snapshot: Snapshot, canvas: Canvas, footer: Text | None = None) -> li
         _fit(parts, room)
     lines = [line for part in parts for line in (*part.lines(canvas), Text())][:room]
     return [*lines, *last][: canvas.height] if last else lines[:-1]
-
-
-def _plain_status(snapshot: Snapshot, canvas: Canvas) -> list[Text]:
-    lines = [
-        line
-        for progress in snapshot.jobs
-        for line in (plain.job(progress, canvas), *plain.note_lines(progress, canvas))
-    ]
-    lines += [plain.failure(job, failure, canvas) for job, failure in snapshot.failures]
-    lines += [Text(words) for words in notices.failed(snapshot)]
-    lines += [plain.next_try(job, shown, canvas) for job, shown in snapshot.waiting]
-    lines += [plain.worker(worker, canvas) for worker in snapshot.workers]
-    lines += [plain.queue(snapshot.queue)] if snapshot.queue else []
-    lines += [canvas.text(words) for words in notices.of_fleet(snapshot)]
-    return lines if snapshot.jobs else [Text(NO_JOBS), *lines]
 
 
 def _sections(snapshot: Snapshot, canvas: Canvas, *, whole: bool) -> list[Section]:
@@ -150,7 +137,7 @@ def jobs(shown: Sequence[JobProgress], canvas: Canvas) -> list[list[Text]]:
     Below them is what there is to note, in all its words.
     """
     if not shown:
-        return [[canvas.cut(Text(NO_JOBS))]]
+        return [[canvas.cut(Text(plain.NO_JOBS))]]
     width = canvas.width or NARROW
     wide = width >= WIDE
     id_width = max(len(str(progress.job.id)) for progress in shown)

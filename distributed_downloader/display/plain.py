@@ -1,14 +1,16 @@
-"""The words for a job, a failure, a worker and the queue: one whole line each, for logs and pipes."""
+"""The words for a job, a failure, a worker and the queue: one whole line each, for logs and pipes.
+
+They are str, for a fleet has thousands of workers, and making a `Text` takes as long as finding its words.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from rich.text import Text
-
-from distributed_downloader.display import units
+from distributed_downloader.display import notices, units
 from distributed_downloader.display.canvas import Canvas
+from distributed_downloader.display.snapshot import Snapshot
 from distributed_downloader.display.speed import JobProgress
 from distributed_downloader.models import (
     Failure,
@@ -25,9 +27,24 @@ if TYPE_CHECKING:
 #: Seconds without a new file after which a listing's master may be gone.
 LISTING_SILENT = 60
 ALL_WAIT = "all workers wait"
+NO_JOBS = "No jobs yet. Queue one with: hf-downloader master org/name"
 
 
-def job(progress: JobProgress, canvas: Canvas) -> Text:
+def status(snapshot: Snapshot, canvas: Canvas) -> list[str]:
+    """Return a line for each job, failed or waiting file, worker, and for what concerns all of them."""
+    lines = [
+        line for progress in snapshot.jobs for line in (job(progress, canvas), *note_lines(progress, canvas))
+    ]
+    lines += [failure(job, shown, canvas) for job, shown in snapshot.failures]
+    lines += notices.failed(snapshot)
+    lines += [next_try(job, shown, canvas) for job, shown in snapshot.waiting]
+    lines += [worker(shown, canvas) for shown in snapshot.workers]
+    lines += [queue(snapshot.queue)] if snapshot.queue else []
+    lines += map(canvas.safe, notices.of_fleet(snapshot))
+    return lines if snapshot.jobs else [NO_JOBS, *lines]
+
+
+def job(progress: JobProgress, canvas: Canvas) -> str:
     """Return `job 3 org/name: 12 of 17 files, 6.8 of 16.1 GB, 42%, 45.2 MB/s, ETA 3m 25s`."""
     shown = progress.job
     running = shown.state is JobState.RUNNING
@@ -41,7 +58,7 @@ def job(progress: JobProgress, canvas: Canvas) -> Text:
         asides(shown),
     )
     text = f"job {shown.id} {units.repo(shown.spec)}: {', '.join(filter(None, words))}"
-    return canvas.text(text)
+    return canvas.safe(text)
 
 
 def files(shown: JobStatus) -> str:
@@ -167,20 +184,20 @@ def notes(progress: JobProgress) -> list[tuple[str, str]]:
     return [(word, reason) for word, reason in reasons if reason]
 
 
-def note_lines(progress: JobProgress, canvas: Canvas) -> list[Text]:
+def note_lines(progress: JobProgress, canvas: Canvas) -> list[str]:
     """Return `job 3 blocked: <reason>` for each of the notes."""
-    return [canvas.text(f"job {progress.job.id} {word}: {reason}") for word, reason in notes(progress)]
+    return [canvas.safe(f"job {progress.job.id} {word}: {reason}") for word, reason in notes(progress)]
 
 
-def failure(job_id: int, shown: Failure, canvas: Canvas) -> Text:
+def failure(job_id: int, shown: Failure, canvas: Canvas) -> str:
     """Return `job 3 failed: <path>: <reason> (3 tries on gpu-07)`."""
     why = f"{shown.path}: {shown.error} ({units.tries(shown.tries)} on {shown.host})"
-    return canvas.text(f"job {job_id} failed: {why}")
+    return canvas.safe(f"job {job_id} failed: {why}")
 
 
-def next_try(job_id: int, shown: NextTry, canvas: Canvas) -> Text:
+def next_try(job_id: int, shown: NextTry, canvas: Canvas) -> str:
     """Return `job 3 to retry: <path>: <reason>; next try in 12s (1 try on gpu-07)`."""
-    return canvas.text(f"job {job_id} to retry: {shown.path}: {why_waits(shown)}")
+    return canvas.safe(f"job {job_id} to retry: {shown.path}: {why_waits(shown)}")
 
 
 def why_waits(shown: NextTry) -> str:
@@ -202,23 +219,23 @@ def next_in(seconds: float) -> str:
     return f"next try in {units.duration(seconds)}" if seconds > 0 else "next try is due"
 
 
-def worker(shown: WorkerStatus, canvas: Canvas) -> Text:
+def worker(shown: WorkerStatus, canvas: Canvas) -> str:
     """Return `worker gpu-07-4711: 2 of 4 slots, 12.4 MB/s: a.bin 42%, b.bin 80%`."""
     head = f"worker {shown.id}: {len(shown.transfers)} of {units.count(shown.slots, 'slot')}"
     nas = f"; NAS: {shown.nas_trouble}" if shown.nas_trouble else ""
     if shown.trouble:
-        return canvas.text(f"{head}, waits: {shown.trouble}{nas}")
+        return canvas.safe(f"{head}, waits: {shown.trouble}{nas}")
     if not shown.transfers:
-        return canvas.text(f"{head}, idle{nas}")
-    return canvas.text(f"{head}, {units.rate(speed(shown))}: {doing(shown)}{nas}")
+        return canvas.safe(f"{head}, idle{nas}")
+    return canvas.safe(f"{head}, {units.rate(speed(shown))}: {doing(shown)}{nas}")
 
 
 def doing(shown: WorkerStatus) -> str:
     """Return `a.bin 42%, b.bin 64-128 MiB 80%, c.bin checking 7%`."""
-    words = (
+    words = [
         f"{subject(each)} {'checking ' * each.sealing}{percent(each.bytes_done, each.size)}"
         for each in shown.transfers
-    )
+    ]
     return ", ".join(words)
 
 
@@ -234,10 +251,10 @@ def extent(shown: Transfer) -> str:
     return units.span(shown.start, shown.start + shown.size)
 
 
-def queue(shown: QueueStatus) -> Text:
+def queue(shown: QueueStatus) -> str:
     """Return `queue: 120 ready, 3 to retry; 2 workers with 8 slots; jobs: 2 running, 1 paused`."""
     fleet = f"{units.count(shown.workers, 'worker')} with {units.count(shown.slots, 'slot')}"
-    return Text(f"queue: {waiting(shown)}; {fleet}; jobs: {states(shown.jobs) or 'none'}")
+    return f"queue: {waiting(shown)}; {fleet}; jobs: {states(shown.jobs) or 'none'}"
 
 
 def waiting(shown: QueueStatus) -> str:
@@ -258,7 +275,7 @@ def slots(workers: Iterable[WorkerStatus]) -> tuple[int, int]:
 
 def speed(shown: WorkerStatus) -> float:
     """Return the bytes per second that a worker fetches; what it only checks does not count."""
-    return sum(transfer.bytes_per_second for transfer in shown.transfers if not transfer.sealing)
+    return sum([transfer.bytes_per_second for transfer in shown.transfers if not transfer.sealing])
 
 
 def percent(part: float, whole: float) -> str:

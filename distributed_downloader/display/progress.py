@@ -73,7 +73,7 @@ class Picture:
         head = [canvas.cut(canvas.text(self._title, "bold")), Text()] if self._title else []
         # The cursor rests below an inline picture.
         taken = len(head) + (not self._screen)
-        lines = picture.status(self.snapshot, canvas.lower(taken), self._footer(self.snapshot))
+        lines = picture.draw(self.snapshot, canvas.lower(taken), self._footer(self.snapshot))
         yield Text("\n", no_wrap=True, overflow="crop").join([*head, *lines])
 
     def _footer(self, snapshot: Snapshot) -> Text | None:
@@ -90,7 +90,7 @@ class Lines:
         self._console, self._quiet, self._clock = console, quiet, clock
         self._last: dict[int, tuple[tuple[object, ...], JobProgress, float]] = {}
         self._failures: set[tuple[int, Failure]] = set()
-        self._noted: dict[int, list[Text]] = {}
+        self._noted: dict[int, list[str]] = {}
         self._hint = ""
         self._silence: Silence | None = None
         self._absence: Absence | None = None
@@ -108,29 +108,29 @@ class Lines:
         emit(self._console, [line for each in snapshot.jobs for line in self._notes(each, canvas)])
         if snapshot.hint != self._hint:
             self._hint = snapshot.hint
-            emit(self._console, [Text(self._hint)] if self._hint else [])
+            emit(self._console, [self._hint] if self._hint else [])
         emit(self._console, self._in_the_way(snapshot, canvas))
         emit(self._console, self._news(snapshot, canvas))
 
-    def _news(self, snapshot: Snapshot, canvas: Canvas) -> list[Text]:
+    def _news(self, snapshot: Snapshot, canvas: Canvas) -> list[str]:
         """Return whether Redis is there, if that has changed."""
         silence, absence = self._silence, self._absence
         self._silence, self._absence = snapshot.silence, snapshot.absence or absence
         if snapshot.silence:
-            return [canvas.text(notices.silence(snapshot.silence))] if snapshot.silence != silence else []
+            return [canvas.safe(notices.silence(snapshot.silence))] if snapshot.silence != silence else []
         if snapshot.absence and snapshot.absence != absence:
-            return [canvas.text(notices.back(snapshot.absence))]
-        return [Text(RECOVERED)] if silence else []
+            return [canvas.safe(notices.back(snapshot.absence))]
+        return [RECOVERED] if silence else []
 
-    def _in_the_way(self, snapshot: Snapshot, canvas: Canvas) -> list[Text]:
+    def _in_the_way(self, snapshot: Snapshot, canvas: Canvas) -> list[str]:
         """Return what has come in the way of all since the last look."""
         now = {hub: notices.pause(hub, seconds) for hub, seconds in snapshot.pauses.items()}
         now |= {notices.FULL: notices.FULL} if snapshot.full else {}
         now |= {f"{each.endpoint} {each.bucket}": notices.budget(each) for each in snapshot.budgets}
         before, self._obstacles = self._obstacles, {*now}
-        return [canvas.text(words) for what, words in now.items() if what not in before]
+        return [canvas.safe(words) for what, words in now.items() if what not in before]
 
-    def _notes(self, progress: JobProgress, canvas: Canvas) -> list[Text]:
+    def _notes(self, progress: JobProgress, canvas: Canvas) -> list[str]:
         """Return what there is to note, unless it was told."""
         told, now = self._noted.get(progress.job.id, []), plain.note_lines(progress, canvas)
         self._noted[progress.job.id] = now
@@ -183,7 +183,7 @@ def watch(console: Console, title: str = "", *, alone: bool = False) -> Iterator
         told = failed if is_screen(console) else ()  # elsewhere, the progress was lines that told it
         emit(console, [plain.failure(seen[-1].id, each, Canvas.of(console)) for each in told])
         emit(console, [summary(seen[0], seen[-1], time.monotonic() - began)])
-        emit(console, [Text(words) for words in advice(seen[-1], len(failed), alone=alone)])
+        emit(console, advice(seen[-1], len(failed), alone=alone))
 
 
 def viewer(console: Console, title: str = "") -> AbstractContextManager[Viewer]:

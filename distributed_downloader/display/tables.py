@@ -9,7 +9,7 @@ from rich.text import Text
 
 from distributed_downloader.display import notices, plain, units
 from distributed_downloader.display.canvas import Canvas
-from distributed_downloader.display.picture import NO_JOBS, NO_WORKERS, STYLES
+from distributed_downloader.display.picture import NO_WORKERS, STYLES
 from distributed_downloader.display.speed import JobProgress
 from distributed_downloader.models import JobStatus, TaskStatus, WorkerStatus
 from distributed_downloader.queue_terms import QueueStatus
@@ -47,7 +47,7 @@ def repos(jobs: Iterable[JobProgress], canvas: Canvas) -> list[Text]:
         for number, job in enumerate(some)
     ]
     if not rows:
-        return [canvas.cut(Text(NO_JOBS))]
+        return [canvas.cut(Text(plain.NO_JOBS))]
     return canvas.columns(
         [_head("Repo", "Job", "Revision", "State", "Files", "Size"), *rows], flexible=0, right={1}
     )

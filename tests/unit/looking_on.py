@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from typing import Literal
 
 from rich.console import Console
@@ -131,9 +132,9 @@ def queue(**fields: object) -> QueueStatus:
     return QueueStatus.model_validate({**values, **fields})
 
 
-def words(lines: list[Text]) -> str:
+def words(lines: Iterable[Text | str]) -> str:
     """Return lines as they look, each with a newline."""
-    return "".join(f"{line.plain.rstrip()}\n" for line in lines)
+    return "".join(f"{str(line).rstrip()}\n" for line in lines)
 
 
 class Tty(io.StringIO):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.text import Text
 
-from distributed_downloader.display import notices, picture
+from distributed_downloader.display import notices, picture, plain
 from distributed_downloader.display.canvas import Canvas
 from distributed_downloader.display.snapshot import Silence, Snapshot
 from distributed_downloader.display.speed import JobProgress
@@ -36,7 +36,7 @@ GATED = "the repo is gated: ask for access at https://huggingface.co/org/name, t
 
 def shown(*jobs: JobProgress, width: int = 80) -> str:
     """Return the picture of these jobs alone."""
-    return words(picture.status(Snapshot(jobs=jobs), Canvas(width)))
+    return words(picture.draw(Snapshot(jobs=jobs), Canvas(width)))
 
 
 def fleet() -> Snapshot:
@@ -117,7 +117,7 @@ Queue  120 ready, 4 to retry
 
 
 def test_at_80_columns() -> None:
-    assert words(picture.status(fleet(), Canvas(80))) == AT_80
+    assert words(picture.draw(fleet(), Canvas(80))) == AT_80
 
 
 AT_120 = """\
@@ -130,7 +130,7 @@ Jobs  2 running, 1 paused, 1 cancelled, 1 done, 1 failed
 
 
 def test_at_120_columns_numbers_are_whole() -> None:
-    lines = picture.status(fleet(), Canvas(120))
+    lines = picture.draw(fleet(), Canvas(120))
     assert words(lines[:5]) == AT_120
 
 
@@ -141,7 +141,7 @@ AT_200 = """\
 
 
 def test_at_200_columns_a_job_is_one_line() -> None:
-    lines = picture.status(fleet(), Canvas(200))
+    lines = picture.draw(fleet(), Canvas(200))
     assert words(lines[1:2]) == AT_200
     assert lines[2].plain.startswith(" 12  datasets/HuggingFaceFW/fineweb-edu-score-2  ")
 
@@ -174,7 +174,7 @@ Queue  120 ready, 4 to retry
 
 
 def test_on_24_lines_what_matters_least_gives_way() -> None:
-    assert words(picture.status(fleet(), Canvas(80, 24))) == AT_24_LINES
+    assert words(picture.draw(fleet(), Canvas(80, 24))) == AT_24_LINES
 
 
 ON_A_PIPE = f"""\
@@ -219,7 +219,7 @@ IN_ASCII = """\
 
 def test_in_ascii() -> None:
     llama = progress(job(3, "meta-llama/Llama-3.1-8B-Instruct", listed=True), rate=45_200_000)
-    lines = picture.status(Snapshot(jobs=[llama]), Canvas(48, ascii_only=True))
+    lines = picture.draw(Snapshot(jobs=[llama]), Canvas(48, ascii_only=True))
     assert all(line.plain.isascii() for line in lines)
     assert words(lines) == IN_ASCII
 
@@ -302,7 +302,7 @@ Queue  120 ready, 4 to retry
 
 
 def test_large_files_at_80_columns() -> None:
-    assert words(picture.status(large(), Canvas(80))) == LARGE_AT_80
+    assert words(picture.draw(large(), Canvas(80))) == LARGE_AT_80
 
 
 LARGE_ON_A_PIPE = """\
@@ -322,12 +322,12 @@ queue: 120 ready, 4 to retry; 2 workers with 8 slots; jobs: 2 running, 1 paused
 
 
 def test_large_files_on_a_pipe() -> None:
-    assert words(picture.status(large(), PIPE)) == LARGE_ON_A_PIPE
+    assert words(plain.status(large(), PIPE)) == LARGE_ON_A_PIPE
 
 
 @pytest.mark.parametrize("canvas", [Canvas(40), Canvas(80), Canvas(80, 5), Canvas(160, 4)])
 def test_a_note_is_told_in_all_its_words(canvas: Canvas) -> None:
-    lines = words(picture.status(Snapshot(jobs=large().jobs[2:3]), canvas))
+    lines = words(picture.draw(Snapshot(jobs=large().jobs[2:3]), canvas))
     assert " ".join(lines.split()).endswith(f"blocked {large().jobs[2].job.blocked}")
 
 
@@ -335,7 +335,7 @@ def test_where_room_is_scarce_the_trouble_of_one_worker_is_told_in_all_its_words
     full = "/scratch is full: 5.2 GB are needed, and 1.1 GB are free beside what other files take"
     busy = worker("gpu-07", *(transfer(f"{n}.bin") for n in range(9)))
     crowd = Snapshot([progress(job())], workers=[busy, *(worker(f"gpu-{n}", trouble=full) for n in "89")])
-    lines = words(picture.status(crowd, Canvas(80, 10)))
+    lines = words(picture.draw(crowd, Canvas(80, 10)))
     assert (
         " gpu-8          -  waits: /scratch is full: 5.2 GB are needed, and 1.1 GB are\n"
         "                   free beside what other files take\n"
@@ -349,7 +349,7 @@ def test_a_delivery_says_why_nothing_moves_and_how_fast_it_is() -> None:
     moving, away = progress(given, rate=4e7), progress(given, nas_trouble="/nas is not mounted")
     nobody = progress(given, workers=False)
     there = "12.0 GB (75%) on the NAS, 3 of 4 files"
-    assert words(picture.status(Snapshot(jobs=[moving, away, nobody]), PIPE)).splitlines() == [
+    assert words(plain.status(Snapshot(jobs=[moving, away, nobody]), PIPE)).splitlines() == [
         f"job 4 org/name: 17 files, 16.0 GB downloaded, 40.0 MB/s, delivering, ETA 1m 40s, {there}",
         f"job 4 org/name: 17 files, 16.0 GB downloaded, waits for the NAS, {there}",
         "job 4 NAS: /nas is not mounted",
@@ -360,19 +360,19 @@ def test_a_delivery_says_why_nothing_moves_and_how_fast_it_is() -> None:
 @pytest.mark.parametrize("state", [JobState.DONE, JobState.CANCELLED, JobState.DELIVERING])
 def test_what_was_in_the_way_is_over_with_the_download(state: JobState) -> None:
     over = progress(job(state=state, blocked="unseen", unsplit="no shared folder", parts=5))
-    (line,) = picture.status(Snapshot(jobs=[over]), PIPE)
-    assert "split" not in line.plain
-    assert "parts" not in line.plain
+    (line,) = plain.status(Snapshot(jobs=[over]), PIPE)
+    assert "split" not in line
+    assert "parts" not in line
 
 
 def test_the_last_bytes_are_checked() -> None:
     last = progress(job(bytes_done=16_100_000_000, pending=0, held=0, active=1))
-    (line,) = picture.status(Snapshot(jobs=[last]), PIPE)
-    assert line.plain.endswith("-, checking")
+    (line,) = plain.status(Snapshot(jobs=[last]), PIPE)
+    assert line.endswith("-, checking")
 
 
 def test_what_is_to_note_has_its_colour() -> None:
-    styles = {str(span.style) for line in picture.status(large(), Canvas(80)) for span in line.spans}
+    styles = {str(span.style) for line in picture.draw(large(), Canvas(80)) for span in line.spans}
     assert {"yellow", "dim", "blue"} <= styles
 
 
@@ -404,8 +404,8 @@ def test_what_is_to_note_has_its_colour() -> None:
     ],
 )
 def test_how_a_job_stands(seen: JobProgress, last: str) -> None:
-    line, *_ = picture.status(Snapshot(jobs=[seen]), PIPE)
-    assert line.plain.endswith(f", {last}")
+    line, *_ = plain.status(Snapshot(jobs=[seen]), PIPE)
+    assert line.endswith(f", {last}")
 
 
 @pytest.mark.parametrize(
@@ -419,8 +419,8 @@ def test_how_a_job_stands(seen: JobProgress, last: str) -> None:
     ],
 )
 def test_how_many_files(seen: JobProgress, files: str) -> None:
-    (line,) = picture.status(Snapshot(jobs=[seen]), PIPE)
-    assert line.plain.startswith(f"job 3 org/name: {files}, ")
+    (line,) = plain.status(Snapshot(jobs=[seen]), PIPE)
+    assert line.startswith(f"job 3 org/name: {files}, ")
 
 
 @pytest.mark.parametrize(
@@ -433,7 +433,7 @@ def test_how_many_files(seen: JobProgress, files: str) -> None:
     ],
 )
 def test_the_bar_has_the_colour_of_the_state(seen: JobProgress, style: str) -> None:
-    bar = picture.status(Snapshot(jobs=[seen]), Canvas(80))[0]
+    bar = picture.draw(Snapshot(jobs=[seen]), Canvas(80))[0]
     assert style in {span.style for span in bar.spans}
 
 
@@ -446,7 +446,7 @@ def test_a_job_is_complete_only_when_it_is_done() -> None:
 
 
 def test_no_jobs_is_no_error() -> None:
-    assert words(picture.status(Snapshot(queue=queue(ready=0, delayed=0, parked=0)), Canvas(80))) == (
+    assert words(picture.draw(Snapshot(queue=queue(ready=0, delayed=0, parked=0)), Canvas(80))) == (
         "Jobs\n"
         "No jobs yet. Queue one with: hf-downloader master org/name\n\n"
         "Workers\n"
@@ -456,22 +456,22 @@ def test_no_jobs_is_no_error() -> None:
 
 
 def test_no_jobs_on_a_pipe() -> None:
-    assert words(picture.status(Snapshot(), PIPE)) == f"{picture.NO_JOBS}\n"
+    assert words(plain.status(Snapshot(), PIPE)) == f"{plain.NO_JOBS}\n"
 
 
 def test_failures_that_were_not_read_are_counted() -> None:
     many = Snapshot(jobs=[progress(job(failed=133))], failures=[(3, failure())])
-    assert " … and 132 more: hf-downloader files 3 --failed\n" in words(picture.status(many, Canvas(80)))
+    assert " … and 132 more: hf-downloader files 3 --failed\n" in words(picture.draw(many, Canvas(80)))
 
 
 def test_a_long_address_in_a_reason_stays_whole_where_lines_scroll() -> None:
     url = "https://huggingface.co/" + "x" * 100
     many = Snapshot(jobs=[progress(job(failed=1))], failures=[(3, failure(error=f"gated: see {url} now"))])
-    assert any(url in line.plain for line in picture.status(many, Canvas(80)))
+    assert any(url in line.plain for line in picture.draw(many, Canvas(80)))
 
 
 def test_the_footer_is_last() -> None:
-    lines = picture.status(fleet(), Canvas(80, 24), footer=Text("the end"))
+    lines = picture.draw(fleet(), Canvas(80, 24), footer=Text("the end"))
     assert lines[-1].plain == "the end"
     assert len(lines) <= 24
 
@@ -496,17 +496,17 @@ def evil() -> Snapshot:
 @pytest.mark.parametrize("canvas", [PIPE, Canvas(80), Canvas(200), Canvas(80, 10)])
 def test_hostile_text_never_reaches_the_terminal_raw(canvas: Canvas) -> None:
     for line in picture.status(evil(), canvas):
-        assert line.plain.isprintable(), line.plain
+        assert str(line).isprintable(), line
 
 
 def test_hostile_text_is_shown_as_it_is() -> None:
-    assert EVIL_SHOWN in words(picture.status(evil(), PIPE))
+    assert EVIL_SHOWN in words(plain.status(evil(), PIPE))
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 79, 80, 100, 120, 150, 200, 300])
 @pytest.mark.parametrize("height", [1, 5, 12, 24, 100])
 def test_a_picture_fits_its_screen(width: int, height: int) -> None:
-    lines = picture.status(fleet(), Canvas(width, height), footer=Text("footer"))
+    lines = picture.draw(fleet(), Canvas(width, height), footer=Text("footer"))
     assert max(line.cell_len for line in lines) <= width
     assert len(lines) <= height
 
@@ -521,7 +521,7 @@ def test_a_fleet_of_any_size_fits(height: int, jobs: int, workers: int, failed: 
         workers=[worker(f"w{n}", transfer(), transfer()) for n in range(workers)],
         queue=queue(),
     )
-    lines = picture.status(crowd, Canvas(80, height), footer=Text("footer"))
+    lines = picture.draw(crowd, Canvas(80, height), footer=Text("footer"))
     assert len(lines) <= height
 
 
@@ -541,7 +541,7 @@ BACK = f"Redis is back since {time.strftime('%H:%M:%S', time.localtime(1_000_200
 
 
 def test_who_waits_for_the_next_try_at_80_columns() -> None:
-    shown = words(picture.status(WAITING, Canvas(80)))
+    shown = words(picture.draw(WAITING, Canvas(80)))
     assert shown.partition("To retry")[2].partition("Workers")[0] == (
         """  7
  3  c.bin
@@ -558,7 +558,7 @@ def test_who_waits_for_the_next_try_at_80_columns() -> None:
 
 
 def test_who_waits_for_the_next_try_on_a_pipe() -> None:
-    lines = words(picture.status(WAITING, Canvas(None))).splitlines()
+    lines = words(plain.status(WAITING, Canvas(None))).splitlines()
     assert lines[1:4] == [
         "job 3 to retry: c.bin: 503 Service Unavailable; next try in 12s (1 try on gpu-07)",
         "job 3 to retry: big.bin: timed out; waits 4m 58s for gpu-07, which has 1.2 GB of it",
@@ -568,7 +568,7 @@ def test_who_waits_for_the_next_try_on_a_pipe() -> None:
 
 
 def test_on_few_lines_each_that_waits_has_one() -> None:
-    shown = words(picture.status(WAITING, Canvas(80, 14)))
+    shown = words(picture.draw(WAITING, Canvas(80, 14)))
     assert " 3  c.bin  503 Service Unavailable; next try in 12s (1 try on gpu-07)" in shown.splitlines()
     assert len(shown.splitlines()) <= 14
 
@@ -595,7 +595,7 @@ def test_what_concerns_all_is_told_in_all_its_words_the_worst_first(canvas: Canv
         "hub budget: 12 left of 5,000, resets in 48s (hub.example, resolvers)",
         notices.back(TROUBLE.absence),
     ]
-    assert " ".join(words(picture.status(TROUBLE, canvas)).split()).endswith(" ".join(told))
+    assert " ".join(words(picture.draw(TROUBLE, canvas)).split()).endswith(" ".join(told))
 
 
 def test_an_outage_is_told_with_its_begin_and_with_what_is_wrong() -> None:
@@ -616,7 +616,7 @@ def test_what_is_wrong_is_told_as_it_is(address: str) -> None:
 
 
 def test_failed_files_that_are_not_shown_are_counted_on_a_pipe() -> None:
-    lines = words(picture.status(TROUBLE, PIPE)).splitlines()
+    lines = words(plain.status(TROUBLE, PIPE)).splitlines()
     assert lines[6:8] == [
         "job 3 failed: and 1 more: `hf-downloader files 3 --failed`",
         "`hf-downloader retry 3` tries them again",
@@ -624,18 +624,18 @@ def test_failed_files_that_are_not_shown_are_counted_on_a_pipe() -> None:
 
 
 def test_failed_files_of_which_none_is_shown_are_counted_too() -> None:
-    _, failed, _ = words(picture.status(Snapshot([progress(job(failed=6))]), PIPE)).splitlines()
+    _, failed, _ = words(plain.status(Snapshot([progress(job(failed=6))]), PIPE)).splitlines()
     assert failed == "job 3 failed: 6 files: `hf-downloader files 3 --failed`"
 
 
 def test_a_cancelled_job_cannot_be_retried() -> None:
     gone = Snapshot([progress(job(state=JobState.CANCELLED, failed=1))], [(3, failure())])
-    assert "retry" not in words(picture.status(gone, PIPE))
+    assert "retry" not in words(plain.status(gone, PIPE))
 
 
 def test_redis_without_its_data_says_what_to_do() -> None:
     lost = Absence(back_at=1_000_200.0, lost=True)
-    _, line = words(picture.status(Snapshot(absence=lost), Canvas(None))).splitlines()
+    _, line = words(plain.status(Snapshot(absence=lost), Canvas(None))).splitlines()
     since = BACK.partition(" (")[0]
     assert line == (
         f"{since} without its data: run the same `master` commands again; what is on disk is kept"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from distributed_downloader.display import picture, tables
+from distributed_downloader.display import picture, plain, tables
 from distributed_downloader.display.canvas import Canvas
 from distributed_downloader.display.notices import FULL
 from distributed_downloader.display.speed import JobProgress
@@ -70,7 +70,7 @@ def test_repos_on_a_screen() -> None:
 
 
 def test_no_repos() -> None:
-    assert words(tables.repos([], SCREEN)) == f"{picture.NO_JOBS}\n"
+    assert words(tables.repos([], SCREEN)) == f"{plain.NO_JOBS}\n"
 
 
 def test_by_repo_keeps_models_and_datasets_apart() -> None:
