@@ -33,11 +33,12 @@ def measure(setting: Setting) -> Iterator[Line]:
     with ExitStack() as stack:
         servers = [stack.enter_context(setting.redis()) for _ in amounts]
         for redis, tasks in zip(servers, amounts, strict=True):
-            enter_fleet(redis.queue, setting.workers)
             fill_evenly(redis.queue, setting.jobs, tasks)
+        for redis in servers:  # now, for nobody extends their leases
+            enter_fleet(redis.queue, setting.workers)
         for _ in range(setting.rounds):
             for redis, found in zip(servers, costs, strict=True):
-                found.append(_look(redis))
+                found.append(_look(redis, setting.workers))
     for tasks, found in zip(amounts, costs, strict=True):
         yield _line(setting, tasks, found)
     few, many = (statistics.median(cost.work for cost in found) for found in costs)
@@ -53,11 +54,15 @@ class _Cost:
         self.work = self.ours + self.theirs
 
 
-def _look(redis: Redis) -> _Cost:
+def _look(redis: Redis, workers: int) -> _Cost:
     console = Console(file=io.StringIO(), width=120)
     theirs, ours, wall = redis.cpu, time.process_time(), time.perf_counter()
-    emit(console, picture.status(Lookout(RedisView(redis.queue)).look(), Canvas.of(console)))
-    return _Cost(time.perf_counter() - wall, time.process_time() - ours, redis.cpu - theirs)
+    snapshot = Lookout(RedisView(redis.queue)).look()
+    emit(console, picture.status(snapshot, Canvas.of(console)))
+    cost = _Cost(time.perf_counter() - wall, time.process_time() - ours, redis.cpu - theirs)
+    if len(snapshot.workers) != workers:
+        raise RuntimeError(f"{len(snapshot.workers)} of {workers} workers were seen: this look shows nothing")
+    return cost
 
 
 def _line(setting: Setting, tasks: int, found: list[_Cost]) -> Line:
