@@ -92,7 +92,9 @@ class Trouble:
     def loading(self) -> None:
         # As single commands for its log: it sleeps after each as shortly as the system can, and answers after
         # 1,024 of them, which is soon enough for those who ask even where a sleep takes ten times as long.
-        self.ask("EVAL", "redis.replicate_commands() for i = 1, 600000 do redis.call('SET', i, i) end", 0)
+        fill = "redis.replicate_commands() for i = ARGV[1], ARGV[1] + 9999 do redis.call('SET', i, i) end"
+        for first in range(0, 600_000, 10_000):
+            self.ask("EVAL", fill, 0, first)
         self.server.stop()
         self.server.settings["key-load-delay"] = "-1"
         self.server.launch()

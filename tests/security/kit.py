@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from distributed_downloader.assembly import make_worker
 from distributed_downloader.config import AppConfig, RedisConfig
+from distributed_downloader.errors import RedisUnavailableError
 from distributed_downloader.models import JobSpec, JobState, JobStatus, RepoFile, RepoType
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_view import RedisView
@@ -112,8 +114,10 @@ class Machine:
         """Wait until a job has ended."""
 
         def look() -> JobStatus | None:
-            status = self.view.job(job)
-            return status if status.state.ended else None
+            with suppress(RedisUnavailableError):  # it answers late while a script reads what is huge
+                status = self.view.job(job)
+                return status if status.state.ended else None
+            return None
 
         return until(look)
 
