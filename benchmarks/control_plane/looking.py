@@ -16,6 +16,7 @@ from rich.console import Console
 from benchmarks.control_plane.crowd import enter_fleet
 from benchmarks.control_plane.filling import fill_evenly
 from benchmarks.control_plane.setting import Line, Redis, Setting, judged
+from benchmarks.waiting import BenchmarkError
 from distributed_downloader.cli.lookout import Lookout
 from distributed_downloader.display import picture
 from distributed_downloader.display.canvas import Canvas, emit
@@ -61,7 +62,7 @@ def _look(redis: Redis, workers: int) -> _Cost:
     emit(console, picture.status(snapshot, Canvas.of(console)))
     cost = _Cost(time.perf_counter() - wall, time.process_time() - ours, redis.cpu - theirs)
     if len(snapshot.workers) != workers:
-        raise RuntimeError(f"{len(snapshot.workers)} of {workers} workers were seen: this look shows nothing")
+        raise BenchmarkError(f"{len(snapshot.workers)} of {workers} workers were seen, so it shows nothing")
     return cost
 
 

@@ -151,6 +151,12 @@ def test_emit_to_a_screen_has_colours_and_no_wraps() -> None:
     assert tty.getvalue() == "\x1b[31m" + "x" * 30 + "\x1b[0m\n[b]y[/b]\n"
 
 
+def test_a_str_is_neither_markup_nor_highlighted() -> None:
+    console, tty = screen(20, colors=True)
+    emit(console, ["[b]y[/b] 42 'x' " + "z" * 30])
+    assert tty.getvalue() == "[b]y[/b] 42 'x' " + "z" * 30 + "\n"
+
+
 def test_emit_to_a_pipe_has_only_characters() -> None:
     console, file = pipe(FORCE_COLOR="1")
     emit(console, [Text("x" * 300, "red"), Text("[b]y[/b]")])
