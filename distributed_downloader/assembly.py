@@ -21,6 +21,7 @@ from distributed_downloader.throttle import Throttle
 from distributed_downloader.worker import WorkerNode
 
 if TYPE_CHECKING:
+    from distributed_downloader.download.closing import JobFiles
     from distributed_downloader.nas_aggregator import NASAggregator
 
 
@@ -47,6 +48,7 @@ def make_worker(
         owes=lambda: bool(nas and config.nas.delete_after_copy and (nas.trouble or not nas.idle)),
         http=HttpClient.of(config, Budgets(RedisBudgets(redis))),
         throttle=_throttle(config, redis),
+        jobs=lambda job: _files(redis, job),
     )
     return WorkerNode(
         redis,
@@ -69,6 +71,13 @@ def _aggregator(config: AppConfig, redis: RedisClient, folders: Folders) -> NASA
     from distributed_downloader.redis_deliveries import RedisDeliveries  # noqa: PLC0415
 
     return NASAggregator(config, RedisDeliveries(redis), lambda: folders.own_id, Outage(redis.address))
+
+
+def _files(redis: RedisClient, job: int) -> JobFiles:
+    """Return what tells the files of a job."""
+    from distributed_downloader.redis_files import RedisFiles  # noqa: PLC0415
+
+    return RedisFiles(redis, job)
 
 
 def _throttle(config: AppConfig, redis: RedisClient) -> Throttle:

@@ -1,4 +1,4 @@
-"""What numbers, addresses, folders and names may be, wherever they come from (pure functions)."""
+"""What numbers, addresses, folders and names may be, wherever they come from; the base of all models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 #: The largest number that Lua, JSON and a file's size agree on; as bytes it is 9 PB.
 MOST = 1 << 53
@@ -17,6 +17,12 @@ _CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 _LONGEST = 4096
 #: What the origin of most addresses is spelled like.
 _PLAIN_ORIGIN = re.compile(r"https?://[\w.-]+(?::\d+)?(?=/)", re.ASCII)
+
+
+class Model(BaseModel):
+    """Base of all models: immutable, and strict about unknown fields and numbers that are none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def number(text: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -22,7 +23,15 @@ from distributed_downloader.errors import (
     UsageError,
 )
 from distributed_downloader.hub.repo_name import parse_repo
-from distributed_downloader.models import JobSpec, JobState, JobStatus, RepoFile, RepoType
+from distributed_downloader.models import (
+    Descriptor,
+    JobSpec,
+    JobState,
+    JobStatus,
+    Layout,
+    RepoFile,
+    RepoType,
+)
 from distributed_downloader.nas_names import nas_parts
 from distributed_downloader.places import mark
 from distributed_downloader.plan import Plan, biggest_first
@@ -55,6 +64,8 @@ class JobRequest:
     split_over: int = 0
     part_size: int = 0
     flat: bool = False
+    layout: Layout = Layout.TREE
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,8 @@ def prepare(hub: Hub, request: JobRequest, rules: Rules | None = None) -> JobSpe
         raise UsageError(f"{name.include[0]} is in the address already; give the repo's name with --include")
     if request.revision and name.revision and request.revision != name.revision:
         raise UsageError(f"the address says revision {name.revision}, --revision says {request.revision}")
+    if request.layout is Layout.HF_CACHE and not request.output_dir:
+        raise UsageError("--layout hf-cache needs --output-dir: a cache is one folder, for all workers")
     revision = name.revision or request.revision or DEFAULT_REVISION
     repo_type = name.type or hub.find_type(name.id)
     repo_id, commit = hub.pin(repo_type, name.id, revision)
@@ -109,6 +122,9 @@ def prepare(hub: Hub, request: JobRequest, rules: Rules | None = None) -> JobSpe
         flat=request.flat,
         split_over=request.split_over,
         part_size=request.part_size,
+        layout=request.layout,
+        force=request.force,
+        run=secrets.token_hex(16) if request.force else "",
     )
     if rules and (objection := rules.objection(spec)):
         raise UsageError(f"{objection}; this machine's configuration has to allow it first")
@@ -176,7 +192,7 @@ class MasterNode:
                 self._redis.whole(job, unsplit)
             on_progress(Listing(job))
             before = self._revive(job)
-            queued = self._fill(job, chain([first], pages), on_progress)
+            queued = self._fill(job, plan, chain([first], pages), on_progress)
         return Submitted(job, created, before, self._view.job(job), queued, plan)
 
     def wait(
@@ -217,7 +233,9 @@ class MasterNode:
             self._redis.control("retry", job)
         return status
 
-    def _fill(self, job: int, pages: Iterable[list[RepoFile]], on_progress: Callable[[Listing], None]) -> int:
+    def _fill(
+        self, job: int, plan: Plan, pages: Iterable[list[RepoFile]], on_progress: Callable[[Listing], None]
+    ) -> int:
         """Queue what the job does not have yet of the listing; return how many files that were."""
         feed = _Feed(self._redis, job)
         if feed.complete:
@@ -226,7 +244,7 @@ class MasterNode:
             for start in range(0, len(page), CHUNK):
                 feed.add(page[start : start + CHUNK])
                 on_progress(Listing(job, feed.files, feed.size))
-        feed.finish()
+        feed.finish(Descriptor.of_closing(whole=plan.is_whole))
         return feed.queued
 
 
@@ -251,11 +269,11 @@ class _Feed:
             if files and self._submit(files):
                 return
 
-    def finish(self) -> None:
-        """Say that the listing is complete."""
+    def finish(self, closing: Descriptor) -> None:
+        """Say that the listing is complete, and what closes the job when all files are."""
         if self.files != self._total:
             raise self._conflict()
-        if not self._redis.seal(self._job, self.files):
+        if not self._redis.seal(self._job, self.files, closing.to_line()):
             self._read_job()
             raise self._conflict()
 

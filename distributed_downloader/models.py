@@ -7,16 +7,36 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import StringConstraints
 
-from distributed_downloader.checks import Count, Endpoint, Folder, PlaceId, number, plain
+from distributed_downloader.checks import Count, Endpoint, Folder, Model, PlaceId
+from distributed_downloader.descriptor import Descriptor, GitSha1, Part, RepoFile, Sha256
 from distributed_downloader.errors import RefusedError
 from distributed_downloader.outage import Absence
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-GitSha1 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+__all__ = [
+    "Commit",
+    "Descriptor",
+    "DownloadTask",
+    "Failure",
+    "JobSpec",
+    "JobState",
+    "JobStatus",
+    "Layout",
+    "Model",
+    "Part",
+    "RepoFile",
+    "RepoId",
+    "RepoType",
+    "Sha256",
+    "TaskStatus",
+    "Token",
+    "Transfer",
+    "WorkerStatus",
+]
+
 Commit = GitSha1
 #: Repo ids as the hub allows them: `name` or `org/name` (huggingface_hub utils/_validators.py).
 #: ASCII classes, because a Unicode `\w{0,95}` takes a quarter of a second to compile.
@@ -25,8 +45,6 @@ RepoId = Annotated[
 ]
 
 _TOKEN = re.compile(r"(\d{1,16})\.(\d{1,16})\.(\d{1,16})", re.ASCII)
-#: What lies in Redis of nearly all files: `size TAB hash TAB path`, the path as checks.plain wants it.
-_PLAIN_LINE = re.compile(r"([0-9]{1,16})\t([0-9a-f]*)\t([^\0-\x1f\x7f-\x9f\ud800-\udfff]+)")
 
 
 class RepoType(str, enum.Enum):
@@ -35,6 +53,17 @@ class RepoType(str, enum.Enum):
     MODEL = "model"
     DATASET = "dataset"
     SPACE = "space"
+
+
+class Layout(str, enum.Enum):
+    """How a repo's files lie in an output folder; layout.py has the names."""
+
+    #: `<org>/<name>/<path>`, and nothing else.
+    TREE = "tree"
+    #: The same, as `hf download --local-dir <org>/<name>` leaves it.
+    LOCAL_DIR = "local-dir"
+    #: As huggingface_hub keeps its cache.
+    HF_CACHE = "hf-cache"
 
 
 class JobState(str, enum.Enum):
@@ -65,99 +94,6 @@ class TaskStatus(str, enum.Enum):
     DONE = "done"
 
 
-class Model(BaseModel):
-    """Base of all models: immutable, and strict about unknown fields and numbers that are none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class RepoFile(Model):
-    """One file of a repo, with the hash that proves its content.
-
-    `sha256` for LFS and Xet files, `git_sha1` (of `blob <size>\\0` + content) for the rest,
-    neither where the hub masks them.
-    """
-
-    path: str = Field(min_length=1)
-    size: Count
-    sha256: Sha256 | None = None
-    git_sha1: GitSha1 | None = None
-    #: Whether another file of the job has the same name, which matters where folders are not kept.
-    clash: bool = False
-
-    def to_line(self) -> str:
-        """Return the descriptor that lies in Redis: `size TAB hash TAB path`, and maybe `TAB clash`."""
-        clash = "\tclash" if self.clash else ""
-        return f"{self.size}\t{self.sha256 or self.git_sha1 or ''}\t{self.path}{clash}"
-
-
-def _file(size: int, digest: str, path: str) -> dict[str, object]:
-    """Return what a RepoFile is validated from."""
-    return {"path": path, "size": size, "sha256" if len(digest) == 64 else "git_sha1": digest or None}
-
-
-class Part(Model):
-    """A byte range of a split file; `seal` is the task that waits for it."""
-
-    start: Count
-    length: int = Field(ge=1)
-    seal: Count
-
-    @property
-    def end(self) -> int:
-        """The byte behind the last one."""
-        return self.start + self.length
-
-
-class Descriptor(Model):
-    """What a task is about, as it lies in Redis in one line.
-
-    `size TAB hash TAB path` is a whole file; `TAB place=ID` after it makes it the seal of a split file,
-    `TAB part=START+LENGTH TAB seal=TASK TAB place=ID` a part of one. `TAB clash` may stand behind the path.
-    """
-
-    file: RepoFile
-    part: Part | None = None
-    #: Id of the folder in which a split file is put together; see storage/place.py.
-    place: PlaceId = ""
-
-    @classmethod
-    def from_line(cls, line: str) -> Descriptor:
-        """Parse a descriptor; raises ValueError (pydantic's included) for anything else."""
-        if match := _PLAIN_LINE.fullmatch(line):
-            size, digest, path = match.groups()
-            return cls.model_validate({"file": _file(int(size), digest, path)})
-        size, digest, path, *words = line.split("\t")
-        pairs = [word.partition("=")[::2] for word in words]
-        extra = dict(pairs)
-        if len(extra) < len(pairs) or not extra.keys() <= {"clash", "part", "seal", "place"}:
-            raise ValueError(f"unknown words in a descriptor: {words!a}")
-        file = _file(number(size), digest, plain(path)) | {"clash": "clash" in extra}
-        part = None
-        if "part" in extra:
-            start, length = extra["part"].split("+")
-            part = {"start": number(start), "length": number(length), "seal": number(extra.get("seal", ""))}
-        return cls.model_validate({"file": file, "part": part, "place": extra.get("place", "")})
-
-    @model_validator(mode="after")
-    def _fits(self) -> Descriptor:
-        if self.part and (not self.place or self.part.end > self.file.size):
-            raise ValueError("a part must lie within its file, and name a place")
-        return self
-
-    @property
-    def is_seal(self) -> bool:
-        """Whether the task is to put a split file together."""
-        return bool(self.place) and self.part is None
-
-    @property
-    def size(self) -> int:
-        """Bytes that the task fetches."""
-        if self.part:
-            return self.part.length
-        return 0 if self.is_seal else self.file.size
-
-
 class JobSpec(Model):
     """What a job fetches and where it puts it."""
 
@@ -182,11 +118,23 @@ class JobSpec(Model):
     split_over: Count = 0
     #: Bytes of a part; 0 = as it suits file and fleet.
     part_size: Count = 0
+    layout: Layout = Layout.TREE
+    #: Whether files are fetched that are there already.
+    force: bool = False
+    #: How files that are there are checked, by hash or by size; "" = the job fetches files.
+    check: Literal["", "hash", "size"] = ""
+    #: Whether what is found missing or wrong is fetched.
+    repair: bool = False
+    #: What makes this a job of its own, whatever ran before; "" for a job that is found again.
+    run: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{0,32}$")] = ""
 
     def identity(self) -> str:
-        """Return a digest that is equal for the same repo, commit, filters and output."""
+        """Return a digest that is equal for the same repo, commit, filters, output and layout."""
         only_how = {"revision", "endpoint", "place", "nas", "split_over", "part_size"}
-        parts = self.model_dump(mode="json", exclude=only_how | (set() if self.flat else {"flat"}))
+        only_how |= {"force", "check", "repair"}  # `run` tells such a job from any other
+        usual = {"flat": False, "layout": Layout.TREE, "run": ""}
+        only_how |= {name for name, value in usual.items() if getattr(self, name) == value}
+        parts = self.model_dump(mode="json", exclude=only_how)
         parts["include"], parts["exclude"] = sorted(self.include), sorted(self.exclude)
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -314,7 +262,8 @@ class JobStatus(Model):
     #: Seconds since the listing last grew; 0 when it is complete.
     listing_silent: float = 0
     weight: int
-    #: Tasks: whole files, parts of split files and their seals; the states below count these.
+    #: Tasks: whole files, parts of split files and their seals; the states below count these, and the closing
+    #: of the job from when its turn has come until it is done.
     total: int
     pending: int
     active: int

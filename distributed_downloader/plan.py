@@ -117,7 +117,7 @@ class Plan:
         exclude: Sequence[str] = (),
         flat_name: Callable[[RepoFile], bytes] | None = None,
     ) -> None:
-        self._accepts = path_filter(include, exclude)
+        self._accepts, self._chooses = path_filter(include, exclude), bool(include or exclude)
         self._flat_name = flat_name
         # Eight bytes for each flat name that is taken: 100 MB of memory for a million files.
         self._taken: set[bytes] = set()
@@ -145,6 +145,11 @@ class Plan:
             before = here
             if accepted:
                 yield accepted
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all files of the listing are queued, each with its hash."""
+        return not (self._chooses or self.skipped_count or self.unhashed)
 
     def _is_new(self, file: RepoFile, here: dict[str, set[str]], before: dict[str, set[str]]) -> bool:
         """Return whether the path is new, and note those that differ in nothing but case or accents' form."""

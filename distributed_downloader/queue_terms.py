@@ -44,7 +44,7 @@ class Limits:
 
     def is_small(self, about: Descriptor) -> bool:
         """Return whether it is a small file: those are claimed ahead, and done by one slot if it is busy."""
-        return not about.place and about.size <= self.small
+        return not (about.place or about.closing) and about.size <= self.small
 
     @property
     def longest_lease(self) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from distributed_downloader.errors import ConflictError, UnknownJobError
+from distributed_downloader.layout import folder_of
 from distributed_downloader.models import DownloadTask, Failure, JobSpec, JobState, RepoFile, WorkerStatus
 from distributed_downloader.queue_terms import Beat, Done, Limits, Settled, Verdict
 from distributed_downloader.redis_claim import BlockingClaim
@@ -95,7 +96,7 @@ class RedisClient:
         One that is there already takes over endpoint and weight. Raises ConflictError when another
         type of repo with the same name goes to the same folder.
         """
-        place = hashlib.sha256(f"{spec.output_dir}\0{spec.repo_id}".encode()).hexdigest()[:32]
+        place = hashlib.sha256(f"{spec.output_dir}\0{folder_of(spec)}".encode()).hexdigest()[:32]
         repo_type = spec.repo_type.value
         answer = self.scripts.run(
             "create", spec.identity(), place, repo_type, spec.model_dump_json(), spec.endpoint, weight
@@ -131,13 +132,13 @@ class RedisClient:
         Raises UnknownJobError when the job is gone.
         """
         with translated(self.address), self.commands.pipeline(transaction=True) as pipe:
-            pipe.hmget(self.key(f"job:{job}"), ["total", "parts", "digest", "sealed"])
+            pipe.hmget(self.key(f"job:{job}"), ["total", "parts", "closings", "digest", "sealed"])
             pipe.hget(self.key("names"), str(job))
-            (total, parts, digest, sealed), name = pipe.execute()
+            (total, parts, closings, digest, sealed), name = pipe.execute()
         self.require_ours(job, str(name).partition(" ")[0])
         if total is None:
             raise self._gone(job)
-        return int(total) - int(parts or 0), str(digest), sealed == "1"
+        return int(total) - int(parts or 0) - int(closings or 0), str(digest), sealed == "1"
 
     def require_ours(self, job: int, identity: str) -> None:
         """Raise UnknownJobError if the job was made here, and its number is another's now."""
@@ -150,9 +151,12 @@ class RedisClient:
             "run the same command again: what is on disk is kept"
         )
 
-    def seal(self, job: int, files: int) -> bool:
-        """Say that the listing is complete, so that the job may end; False if it has not that many files."""
-        return bool(self.scripts.run("seal", job, files, self._made.get(job, "")))
+    def seal(self, job: int, files: int, closing: str = "") -> bool:
+        """Say that the listing is complete, so that the job may end; False if it has not that many files.
+
+        `closing` describes its last task, which is handed out when all else is done, and on the NAS.
+        """
+        return bool(self.scripts.run("seal", job, files, self._made.get(job, ""), closing))
 
     # -- the worker's part ------------------------------------------------------------------------
 

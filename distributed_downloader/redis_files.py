@@ -12,6 +12,7 @@ from itertools import islice
 from pydantic import ValidationError
 
 from distributed_downloader.checks import number_or
+from distributed_downloader.descriptor import DoneFile
 from distributed_downloader.errors import RefusedError
 from distributed_downloader.models import (
     Descriptor,
@@ -31,6 +32,8 @@ from distributed_downloader.redis_waiting import read_reason
 _CHUNK = 1000
 #: Seconds; a time that somebody else wrote there may be far away.
 _LONGEST_WAIT = 1e9
+#: Bytes for each task that say where it lies, and since when: lua/complete.lua.
+_WHERE = 6
 
 
 class FileProgress(Model):
@@ -81,8 +84,9 @@ class _Row:
     failure: str | None
     held: bool
     done: bool
-    #: Number of the host where it lies.
+    #: Number of the host where it lies, and how many seconds after the job was made it was done.
     host: int
+    second: int
     #: Why its last try went wrong, as it lies there.
     why: str | None
 
@@ -90,6 +94,11 @@ class _Row:
     def about(self) -> Descriptor:
         """What the task is about."""
         return _about(self.line or "")
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is about a file as a whole, or its seal."""
+        return not (self.about.part or self.about.closing)
 
 
 class RedisFiles:
@@ -118,8 +127,26 @@ class RedisFiles:
                 path, error = failures[task].path, failures[task].error
                 yield FileProgress(path=path, size=size, status=TaskStatus.FAILED, error=error)
 
+    def done(self) -> Iterator[DoneFile]:
+        """Yield the files that are complete, in the order of the listing."""
+        with translated(self._client.address):
+            about: Answer = self._redis.hmget(self._client.key(f"job:{self._job}"), ["total", "created_at"])
+        total, created_at = (number_or(text, 0) for text in about)
+        hosts = self._hosts()
+        for first in range(0, total, _CHUNK):
+            for row in self._rows(range(first, min(first + _CHUNK, total))):
+                if row.done and row.line is not None and row.is_file:
+                    at = created_at / 1000 + row.second
+                    yield DoneFile(row.about.file, hosts.get(row.host, ""), at)
+
+    def delivered(self) -> int:
+        """Return how many files of the job are on the NAS."""
+        with translated(self._client.address):
+            about: Answer = self._redis.hmget(self._client.key(f"job:{self._job}"), ["delivered"])
+        return number_or(about[0], 0)
+
     def _chunk(self, tasks: range, places: _Places) -> Iterator[FileProgress]:
-        rows = [row for row in self._rows(tasks) if row.line is not None and not row.about.part]
+        rows = [row for row in self._rows(tasks) if row.line is not None and row.is_file]
         written = self._written([row.task for row in rows if row.held])
         for row in rows:
             file, about = row.about.file, row.about
@@ -152,13 +179,14 @@ class RedisFiles:
             for part in ("tasks", "failed", "held", "why"):
                 pipe.hmget(self._key(part), names)
             pipe.getrange(self._key("done"), first // 8, last // 8)
-            pipe.getrange(self._key("where"), 2 * first, 2 * last + 1)
+            pipe.getrange(self._key("where"), _WHERE * first, _WHERE * last + _WHERE - 1)
             lines, failed, held, why, done, where = pipe.execute()
         bits, hosts = _bytes(done), _bytes(where)
         for i, task in enumerate(tasks):
-            host = int.from_bytes(hosts[2 * i : 2 * i + 2], "big")
+            where = hosts[_WHERE * i : _WHERE * (i + 1)]
+            host, second = int.from_bytes(where[:2], "big"), int.from_bytes(where[2:], "big")
             is_done = _bit(bits, task - first // 8 * 8)
-            yield _Row(task, lines[i], failed[i], held[i] is not None, is_done, host, why[i])
+            yield _Row(task, lines[i], failed[i], held[i] is not None, is_done, host, second, why[i])
 
     def _written(self, seals: Sequence[int]) -> dict[int, int]:
         """Return the bytes that split files have of parts that are done, and of what was there before."""
@@ -185,15 +213,18 @@ class RedisFiles:
             parked: dict[str, float] = {}
             for host in hosts_parked:
                 parked |= self._redis.zscan_iter(key(f"parked:{host}"), count=_CHUNK)
-            numbers: Answer = self._redis.hgetall(self._key("hosts"))
-        hosts = {number_or(number, 0): host for host, number in numbers.items()}
         return _Places(
             active={*_tasks_of(self._job, active)},
             delayed=_waits_of(self._job, delayed, now),
             parked=_waits_of(self._job, parked, now),
             flying=_flying(self._job, workers),
-            hosts=hosts,
+            hosts=self._hosts(),
         )
+
+    def _hosts(self) -> dict[int, str]:
+        with translated(self._client.address):
+            numbers: Answer = self._redis.hgetall(self._key("hosts"))
+        return {number_or(number, 0): host for host, number in numbers.items()}
 
     def _key(self, part: str) -> str:
         return self._client.key(f"job:{self._job}:{part}")

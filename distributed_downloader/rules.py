@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from distributed_downloader.checks import origin
 from distributed_downloader.config import AppConfig
 from distributed_downloader.config.values import TYPES, listed
+from distributed_downloader.layout import folder_of
 from distributed_downloader.models import JobSpec
 
 #: Where nobody wants downloads; whoever writes there may own the machine.
@@ -58,7 +59,7 @@ class Rules:
             return f"[security] allowed_repos has no {spec.repo_type.value}s/{spec.repo_id}"
         if self._endpoints and _same(spec.endpoint) not in self._endpoints:
             return f"[security] allowed_endpoints has no {spec.endpoint}"
-        if spec.output_dir and not self._has_folder(PurePosixPath(spec.output_dir), spec.repo_id):
+        if spec.output_dir and not self._has_folder(PurePosixPath(spec.output_dir), folder_of(spec)):
             return self._about_folder(spec.output_dir)
         return ""
 
@@ -69,13 +70,13 @@ class Rules:
             fnmatchcase(name if glob.startswith(TYPES) else spec.repo_id, glob) for glob in self._repos
         )
 
-    def _has_folder(self, folder: PurePosixPath, repo_id: str) -> bool:
+    def _has_folder(self, folder: PurePosixPath, repo: str) -> bool:
         if folder.is_relative_to(self._own):
             return True
         if self._folders:
             return any(folder.is_relative_to(allowed) for allowed in self._folders)
         # Its repo's name counts, too: /usr and the repo bin/x are /usr/bin/x.
-        inner = folder / repo_id
+        inner = folder / repo
         return folder != PurePosixPath("/") and not any(inner.is_relative_to(each) for each in _SYSTEM)
 
     def _about_folder(self, folder: str) -> str:

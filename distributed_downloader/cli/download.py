@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from distributed_downloader.cli.job_options import job_request, repo_options, split_option
+from distributed_downloader.cli.job_options import fetch_options, job_request, repo_options
 from distributed_downloader.cli.options import worker_options
 from distributed_downloader.imports import quick_imports
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--output-dir", "-o", metavar="DIR", default="", help="Folder to fill.  [default: [app] output_dir]"
 )
-@split_option
+@fetch_options
 @worker_options
 @click.pass_obj
 def command(
@@ -60,6 +60,7 @@ def command(
       hf-downloader download org/name
       hf-downloader download datasets/org/name --include "*.parquet" -o /data
       hf-downloader download org/name --revision v1.0 --max-bandwidth 10MB/s
+      hf-downloader download org/name --layout hf-cache -o ~/.cache/huggingface/hub
       NAS_ENABLED=true NAS_PATH=/mnt/nas hf-downloader download org/name
     """
     with quick_imports():
@@ -109,4 +110,6 @@ def _tell(app: App, job: JobStatus) -> None:
 
 def where(job: JobStatus) -> str:
     """Return the folder that the files are in: the one thing a script wants to know."""
-    return f"{job.spec.output_dir}/{job.spec.repo_id}"
+    from distributed_downloader.layout import shown_folder
+
+    return f"{job.spec.output_dir}/{shown_folder(job.spec)}"

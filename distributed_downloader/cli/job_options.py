@@ -33,11 +33,21 @@ def split_size(_ctx: click.Context, _param: click.Parameter, value: str | None) 
     return -(-size // MIB) * MIB
 
 
-split_option = click.option(
-    "--split",
-    callback=split_size,
-    metavar="auto|never|SIZE",
-    help="Fetch large files in parts, many at once; SIZE, such as 64MiB, is that of a part.  [default: auto]",
+_FETCH = (
+    click.option(
+        "--layout",
+        type=click.Choice(["tree", "local-dir", "hf-cache"]),
+        help="How files lie in DIR: <org>/<name>/<path> (tree), that as `hf download --local-dir` "
+        "leaves it (local-dir), or as a cache of the hub's library (hf-cache).  [default: [app] layout]",
+    ),
+    click.option(
+        "--split",
+        callback=split_size,
+        metavar="auto|never|SIZE",
+        help="Fetch large files in parts, many at once; SIZE, such as 64MiB, is that of a part.  "
+        "[default: auto]",
+    ),
+    click.option("--force", is_flag=True, help="Fetch everything again, also what is there and right."),
 )
 
 _REPO = (
@@ -66,7 +76,6 @@ _JOB = (
         default="",
         help="Folder for all workers, such as a NAS.  [default: each worker's own]",
     ),
-    split_option,
     click.option(
         "--priority",
         type=click.IntRange(1, 1000),
@@ -85,9 +94,14 @@ def repo_options(function: F) -> F:
     return _add(_REPO, function)
 
 
+def fetch_options(function: F) -> F:
+    """Add how files are fetched, and how they lie on disk then."""
+    return _add(_FETCH, function)
+
+
 def job_options(function: F) -> F:
     """Add where a job's files go, and how eagerly."""
-    return _add(_JOB, function)
+    return _add(_JOB[:1] + _FETCH + _JOB[1:], function)
 
 
 def job_request(
@@ -96,17 +110,19 @@ def job_request(
     *,
     repo_type: str | None,
     split: int | None,
+    layout: str | None,
     **options: Any,  # noqa: ANN401 passed on
 ) -> JobRequest:
     """Return what these options and settings ask for."""
     from distributed_downloader.master import JobRequest
-    from distributed_downloader.models import RepoType
+    from distributed_downloader.models import Layout, RepoType
 
     return JobRequest(
         repo,
         RepoType(repo_type) if repo_type else None,
         split_over=config.app.split_threshold if split is None else split,
         part_size=split or 0,
+        layout=Layout(layout or config.app.layout),
         flat=config.nas.enabled and not config.nas.preserve_structure,
         **options,
     )

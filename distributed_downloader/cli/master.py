@@ -44,6 +44,7 @@ def command(
       hf-downloader master datasets/org/name --include "*.parquet" --output-dir /nas/datasets
       hf-downloader master org/name --revision v1.0 --priority 10 --wait
       hf-downloader master org/name --output-dir /nas/models --split 64MiB
+      hf-downloader master org/name --output-dir /nas/hub --layout hf-cache
       hf-downloader master https://huggingface.co/org/name --dry-run
     """
     request = job_request(app.config, repo, **options)

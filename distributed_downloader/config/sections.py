@@ -241,6 +241,14 @@ class AppSection(Model):
         validate_default=True,
         description="Folder for downloads, unless the job names one: `<output_dir>/<org>/<name>/<path>`.",
     )
+    layout: Annotated[
+        Literal["tree", "local-dir", "hf-cache"], From(allowed="tree, local-dir or hf-cache")
+    ] = Field(
+        default="tree",
+        description="How files lie in an output folder: tree (`<org>/<name>/<path>`), local-dir (the same, "
+        "as `hf download --local-dir` leaves it), or hf-cache (as a cache of huggingface_hub). The master's "
+        "setting decides for all.",
+    )
     concurrency: Annotated[int, From("--concurrency", allowed="a number of slots, 1 to 256")] = Field(
         default=4, ge=1, le=256, description="Files that one worker downloads at the same time."
     )

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.checks import origin
@@ -30,8 +31,9 @@ from distributed_downloader.errors import (
 )
 from distributed_downloader.folders import Folders
 from distributed_downloader.hold import Hold
+from distributed_downloader.imports import whole_imports
 from distributed_downloader.lately import Lately
-from distributed_downloader.models import Descriptor, DownloadTask, JobSpec
+from distributed_downloader.models import Descriptor, DownloadTask, JobSpec, Layout
 from distributed_downloader.outcome import ON_NAS, Divided, Finished, Outcome
 from distributed_downloader.patience import unless_silent
 from distributed_downloader.rules import Rules
@@ -43,6 +45,9 @@ from distributed_downloader.storage.records import cut, gaps, merged
 from distributed_downloader.storage.room import Room
 from distributed_downloader.storage.spool import Spool
 from distributed_downloader.throttle import Throttle
+
+if TYPE_CHECKING:
+    from distributed_downloader.download.closing import JobFiles
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +61,7 @@ _HELD_BACK, _HELD_BACK_MOST = 0.1, 5.0
 class Downloader:
     """Runs tasks for all slots of a worker; they share its connections and its bandwidth.
 
-    Without `fleet`, nothing is split.
+    Without `fleet`, nothing is split; `jobs` tells the files of jobs that are to be closed.
     """
 
     def __init__(
@@ -69,6 +74,7 @@ class Downloader:
         http: HttpClient | None = None,
         throttle: Throttle | None = None,
         http_engine: Engine | None = None,
+        jobs: Callable[[int], JobFiles] | None = None,
     ) -> None:
         self._settings, self._rules = config.huggingface, Rules(config)
         #: Tasks in a row that were not for this machine, or whose hub it did not reach.
@@ -83,6 +89,7 @@ class Downloader:
         self._spool = Spool(Path(spool_dir), threads, self._room) if spool_dir else None
         #: What reads ahead for seals.
         self.split_files = SplitFiles(self._folders, self._engines, self._room, self._throttle, self._spool)
+        self._jobs = jobs
         self._lock, self._lately = threading.Lock(), Lately()
         self._swept: set[Path] = set()
 
@@ -108,6 +115,8 @@ class Downloader:
 
     def _do(self, task: DownloadTask, cancel: Cancel, progress: Progress, hold: Hold) -> Outcome:
         about, spec = task.about, task.spec
+        if about.closing:
+            return self._close(task, cancel)
         if about.part:
             return self.split_files.part(task, cancel, progress, hold)
         if about.is_seal:
@@ -127,6 +136,14 @@ class Downloader:
             _hold_back(self._refused, cancel)
             raise NotAllowedError(f"{objection} on this machine: allow it there, or start a worker that may")
 
+    def _close(self, task: DownloadTask, cancel: Cancel) -> Finished:
+        """Close a job."""
+        with whole_imports():  # only now: it is the last that a job needs
+            from distributed_downloader.download.closing import Closings  # noqa: PLC0415
+        if not self._jobs:
+            raise RefusedError("this worker knows no files of jobs, so it closes none")
+        return Closings(self._folders, self._jobs).run(task, cancel)
+
     def close(self) -> None:
         """Close all connections; nothing may be running."""
         self._engines.close()
@@ -138,7 +155,7 @@ class Downloader:
         """Have the file in `folder`, or find that it is better fetched in parts."""
         self._sweep(folder.root)
         self._claim(folder, task.spec)
-        if folder.has(task.file, cancel):
+        if not task.spec.force and folder.has(task.file, cancel):
             progress(task.file.size)
             return self._published(task, folder)  # who gave it its name may have died at once
         if self._nas_will_do(task, folder) and self._on_nas(task, cancel):
@@ -151,7 +168,7 @@ class Downloader:
         return self._fetch(task, folder, cancel, progress)
 
     def _claim(self, folder: RepoFolder, spec: JobSpec) -> None:
-        ours = (folder.root, folder.place, spec.repo_type, spec.repo_id)
+        ours = (folder.path, folder.place, spec.repo_type)
         if not self._lately.was(ours):
             folder.claim_folder()
             self._lately.note(ours)
@@ -168,7 +185,9 @@ class Downloader:
         return self._published(task, folder)
 
     def _published(self, task: DownloadTask, folder: RepoFolder) -> Finished:
-        return Finished(owes=self._debt(folder.root, folder.place), published=folder.published(task.file))
+        return Finished(
+            owes=self._debt(task.spec, folder.root, folder.place), published=folder.published(task.file)
+        )
 
     def _divide(
         self, division: Division, task: DownloadTask, place: str, size: int, cancel: Cancel
@@ -196,10 +215,11 @@ class Downloader:
             if self._was_sealed(task, root, cancel):
                 there = self._folder(root, task.spec).published(task.file)
                 return Finished(
-                    owes=self._debt(root, ""), published=None if root is self._folders.nas else there
+                    owes=self._debt(task.spec, root, ""),
+                    published=None if root is self._folders.nas else there,
                 )
             if self.split_files.seal(task, cancel, progress, hold):
-                return Finished(owes=self._debt(root, ""))
+                return Finished(owes=self._debt(task.spec, root, ""))
             self.split_files.discard(task, cancel)  # first, for a disk may not have room for both
         plain = replace(task, about=Descriptor(file=task.file))
         with self._folder(self._folders.output(task.spec), task.spec) as folder:
@@ -216,26 +236,29 @@ class Downloader:
             return found
         return self._folder(root, task.spec).has(task.file, cancel)
 
-    def _debt(self, root: Path, place: str) -> str:
+    def _debt(self, spec: JobSpec, root: Path, place: str) -> str:
         """Return from where a file that is in `root` still has to get to the NAS; see `Finished.owes`.
 
         `place` is its id, "" where that is to be looked for.
         """
-        nas = self._folders.nas
-        if not nas:
+        if not self._delivers(spec):
             return ""
-        if root is nas:
+        if root is self._folders.nas:
             return ON_NAS
         place = place or read_place(root) or make_place(root, create_root=False)
         return f"{place} {root}"
+
+    def _delivers(self, spec: JobSpec) -> bool:
+        """Return whether the job's files get to the NAS: it has trees, so no blobs of a cache."""
+        return self._folders.nas is not None and spec.layout is not Layout.HF_CACHE
 
     def _nas_will_do(self, task: DownloadTask, folder: RepoFolder) -> bool:
         """Return whether a copy on the NAS is all that is wanted.
 
         It is not where a folder was named that keeps its files, nor where something wrong has the name.
         """
-        wanted_here = task.spec.output_dir and self._keeps
-        return bool(self._folders.nas) and not wanted_here and not folder.holds(task.file)
+        wanted_here = task.spec.force or (task.spec.output_dir and self._keeps)
+        return self._delivers(task.spec) and not wanted_here and folder.size_of(task.file) is None
 
     def _on_nas(self, task: DownloadTask, cancel: Cancel) -> bool:
         """Return whether the file is on the NAS, and right, as far as the NAS tells."""

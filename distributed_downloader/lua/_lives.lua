@@ -99,21 +99,38 @@ local function faded(job)
   return about[1] and about[2] ~= '0' and redis.call('EXISTS', jobkey(job, 'tasks')) == 0
 end
 
+-- The last task of a job waits for nothing any more: held -> pending.
+local function let_close(job, task, state)
+  redis.call('RPUSH', jobkey(job, 'pending'), mint(job, task))
+  redis.call('HDEL', jobkey(job, 'held'), task)
+  redis.call('HDEL', jobkey(job), 'closing')
+  move(job, 'held', 'pending')
+  if state == 'delivering' then redis.call('HSET', jobkey(job), 'state', 'running') end
+  wake(job)
+  feed()
+end
+
 -- End a job in which nothing can move any more.  Tasks still held wait for a failed part; its
 -- retry brings them along.  A cancelled job ends when its last task left its worker, and one that
--- is complete when its last file is on the NAS.
+-- is complete when its last file is on the NAS, and what closes it is done.
 local function settle(job, now)
   local about = redis.call('HMGET', jobkey(job),
-    'state', 'sealed', 'out', 'pending', 'delayed', 'held', 'failed', 'ended_at', 'owed')
+    'state', 'sealed', 'out', 'pending', 'delayed', 'held', 'failed', 'ended_at', 'owed', 'closing')
   for i = 3, 7 do about[i] = tonumber(about[i]) or 0 end
   if about[8] then return fade(job) end
   if about[3] > 0 then return end
   if about[1] == 'cancelled' then return finish(job, 'cancelled', now) end
   if about[2] ~= '1' or about[4] + about[5] > 0 then return end
-  if about[6] + about[7] > 0 then return finish(job, 'failed', now) end
-  if (tonumber(about[9]) or 0) <= 0 then return finish(job, 'done', now) end
-  redis.call('HSET', jobkey(job), 'state', 'delivering')
-  redis.call('ZREM', key('fair'), job)
+  local closing = about[10]
+  if about[6] + about[7] > (closing and 1 or 0) then return finish(job, 'failed', now) end
+  if (tonumber(about[9]) or 0) > 0 then
+    redis.call('HSET', jobkey(job), 'state', 'delivering')
+    redis.call('ZREM', key('fair'), job)
+  elseif closing then
+    let_close(job, closing, about[1])
+  else
+    finish(job, 'done', now)
+  end
 end
 
 -- Remove every key and every index entry of a job.  Tokens of it that still lie in workers'

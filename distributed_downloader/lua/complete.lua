@@ -26,13 +26,14 @@ local function number_of_host(job)
   return number
 end
 
--- Two bytes per task say where it lies.
+-- Six bytes per task say where it lies, and how many seconds after the job was made it was done.
 local function remember(job, task)
   local sum = done[job]
   sum.host = sum.host or number_of_host(job)
   if not sum.host then return end
-  local high, low = math.floor(sum.host / 256), sum.host % 256
-  redis.call('SETRANGE', jobkey(job, 'where'), task * 2, string.char(high, low))
+  sum.second = sum.second or math.floor((clock() - number(redis.call('HGET', jobkey(job), 'created_at'))) / 1000)
+  local second = math.min(math.max(sum.second, 0), 2 ^ 32 - 1)
+  redis.call('SETRANGE', jobkey(job, 'where'), task * 6, struct.pack('>I2I4', sum.host, second))
 end
 
 -- What was done of a job here: how many tasks, their bytes, and whether any of it ever was in trouble, or in parts.
@@ -127,6 +128,7 @@ local function complete(token, bytes, written, told, owes)
     sees(worker, job)
     disown(job, task)
   end
+  if string.find(line, '\tclosing=', 1, true) then add(jobkey(job), 'closed', 1) end
   pcall(remember, job, task)   -- only `files` wants to know: it must not keep a job from ending
   owe(job, token, line, owes)
   -- The part as it is known here: what its writer wrote beyond is others' to write.

@@ -13,7 +13,8 @@ local function small_file(token)
   local job, task = split(token)
   local line = job and redis.call('HGET', jobkey(job, 'tasks'), task) or ''
   local size = tonumber(string.match(line, '^(%d+)\t'))
-  if size and size <= small and not string.find(line, '\tplace=') then return {job, line} end
+  local other = string.find(line, '\tplace=') or string.find(line, '\tclosing=')
+  if size and size <= small and not other then return {job, line} end
 end
 
 -- The tokens that are next, as long as they are of small files, with what these are.

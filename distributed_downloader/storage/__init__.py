@@ -14,6 +14,7 @@ from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.errors import ConflictError, CorruptError, RefusedError, TransferError
+from distributed_downloader.layout import folder_of
 from distributed_downloader.models import JobSpec, RepoFile
 from distributed_downloader.outcome import Published
 from distributed_downloader.storage.disk import disk, disk_error, open_folder, remove_tree
@@ -56,7 +57,7 @@ class RepoFolder:
         self._known: tuple[RepoFile, Target] | None = None
         #: What had no file when it was looked for last.
         self._missing: Target | None = None
-        self._flat = spec.repo_id.replace("/", "--")
+        self._flat = folder_of(spec).replace("/", "--")
 
     def __enter__(self) -> RepoFolder:
         self._open.__enter__()
@@ -79,7 +80,7 @@ class RepoFolder:
     @property
     def path(self) -> Path:
         """Where the repo's files go."""
-        return self.root / self._spec.repo_id
+        return self.root / folder_of(self._spec)
 
     def claim_folder(self) -> None:
         """Make sure that the folder is this repo's; raises RefusedError if another repo owns it."""
@@ -137,14 +138,18 @@ class RepoFolder:
                 os.close(fd)
         return _is_right(hasher) and (hasher.proves or file.size == 0)
 
-    def holds(self, file: RepoFile) -> bool:
-        """Return whether there is a file of that name, right or wrong."""
+    def size_of(self, file: RepoFile) -> int | None:
+        """Return how many bytes the file has that has the name, right or wrong; None if there is none."""
         target = self._target(file)
         with disk(target):
             fd = self._open_published(target)
-        if fd is not None:
-            os.close(fd)
-        return fd is not None
+            if fd is None:
+                return None
+            try:
+                info = os.fstat(fd)
+            finally:
+                os.close(fd)
+        return info.st_size if stat.S_ISREG(info.st_mode) else None
 
     def _open_published(self, target: Target) -> int | None:
         """Open a published file for reading; None if there is no such thing, or a link."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -171,6 +172,26 @@ def sync_folder(fd: int) -> None:
             raise
 
 
+def replace_file(folder: int, name: bytes, pieces: Iterable[bytes], *, sync: bool = True) -> None:
+    """Write a file into an open folder: whole, or the old one stays. Raises OSError.
+
+    Without `sync`, a power cut may leave it empty.
+    """
+    temporary = b"~%s" % secrets.token_hex(6).encode()
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.writelines(pieces)
+            file.flush()
+            if sync:
+                os.fsync(fd)
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+
+
 def remove_tree(folder: int, name: str) -> None:
     """Remove `name` from an open folder, with all that is in it; no link is followed. Raises OSError."""
     try:
@@ -186,6 +207,14 @@ def remove_tree(folder: int, name: str) -> None:
     finally:
         os.close(inner)
     os.rmdir(name, dir_fd=folder)
+
+
+def is_link(fd: int, name: bytes) -> bool:
+    """Return whether an open folder has a symbolic link of that name."""
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def refuse_other(fd: int, name: bytes, path: object, kind: int) -> None:

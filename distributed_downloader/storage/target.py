@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
-from distributed_downloader.models import JobSpec, RepoFile
-from distributed_downloader.storage.disk import disk, names, open_folder, refuse_other, sync_folder
+from distributed_downloader.layout import digest_of, file_of
+from distributed_downloader.models import JobSpec, Layout, RepoFile
+from distributed_downloader.storage.disk import (
+    disk,
+    is_link,
+    names,
+    open_folder,
+    refuse_other,
+    sync_folder,
+)
 
 
 def _read_umask() -> int:
@@ -27,7 +34,7 @@ _NO_MODES = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class Target:
-    """`<root>/<org>/<name>/<path>`, or `<root>/` and other `parts`, such as those on a NAS.
+    """Where the job's layout has the file below `root`, or `<root>/` and other `parts`, such as on a NAS.
 
     Raises RefusedError for a path that could leave the repo's folder. All methods raise LocalError if the
     disk refuses.
@@ -37,11 +44,14 @@ class Target:
         self, root: Path, spec: JobSpec, file: RepoFile, parts: Sequence[bytes] | None = None
     ) -> None:
         self._root = root
-        *parents, self.name = parts or [*_repo_names(spec.repo_id), *names(file.path)]
+        if spec.layout is Layout.HF_CACHE:
+            names(file.path)  # which links to the blob: one that is not safe is refused before it is fetched
+        *parents, self.name = parts or names(file_of(spec, file))
         self.parents = tuple(parents)
-        key = "\0".join((spec.repo_type.value, spec.repo_id, spec.commit, file.path))
         #: Names the file and its commit, for what lies elsewhere until it is complete.
-        self.digest = hashlib.sha256(key.encode()).hexdigest()[:32]
+        self.digest = digest_of(spec, file)
+        #: A blob is what its name says, so nothing is lost with a link that stands in its place.
+        self._replaces_links = spec.layout is Layout.HF_CACHE
 
     @cached_property
     def path(self) -> Path:
@@ -58,7 +68,8 @@ class Target:
 
     def check_in(self, there: int) -> None:
         """Do as `check`, where the file's folder is open; raises OSError instead of LocalError."""
-        refuse_other(there, self.name, self, stat.S_IFREG)
+        if not (self._replaces_links and is_link(there, self.name)):
+            refuse_other(there, self.name, self, stat.S_IFREG)
 
     def settle(self, fd: int) -> None:
         """Give an open file the mode it needs here and bring it to disk, which may take minutes."""
@@ -82,11 +93,6 @@ class Target:
         """
         self.check_in(there)
         os.rename(name, self.name, src_dir_fd=folder, dst_dir_fd=there)
-
-
-@lru_cache(32)
-def _repo_names(repo_id: str) -> list[bytes]:
-    return names(repo_id)
 
 
 def _set_mode(fd: int) -> None:

@@ -71,6 +71,11 @@ class Job:
     #: Split files by the task of their seal.
     splits: dict[int, Split] = field(default_factory=dict)
 
+    @property
+    def closing(self) -> int | None:
+        """The task that closes the job, if one does."""
+        return next((task for task, about in enumerate(self.tasks) if about.closing), None)
+
 
 @dataclass
 class Base:
@@ -244,6 +249,11 @@ class Base:
         assert (task.hold > 0) == self.on_hold or task.spec.endpoint != "http://hub"
         missing = self.missing(job, task.token.task)
         assert not missing, f"I8: {task.token} was handed out before its parts {missing}"
+        if task.about.closing:
+            others = {(job.id, other) for other in range(len(job.tasks))} - {at}
+            assert others <= self.done.keys(), f"I8: {task.token} closes a job of which {others} are not done"
+            owed = [file for files in self.owed.values() for file in files if file.job == job.id]
+            assert not owed, f"I8: {task.token} closes a job that owes {owed}"
 
 
 def is_token(text: str) -> bool:

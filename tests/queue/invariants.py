@@ -137,9 +137,9 @@ def is_done(snapshot: Snapshot, job: int, task: int) -> bool:
 
 
 def host_of(snapshot: Snapshot, job: int, task: int) -> str:
-    """Return the host that a task's two bytes name."""
+    """Return the host that a task's six bytes name."""
     numbers = snapshot.part(job, "where", "").encode("utf-8", "surrogateescape")
-    number = str(int.from_bytes(numbers[2 * task : 2 * task + 2], "big"))
+    number = str(int.from_bytes(numbers[6 * task : 6 * task + 2], "big"))
     hosts = {number: host for host, number in snapshot.part(job, "hosts", {}).items()}
     return str(hosts.get(number, ""))
 
@@ -204,7 +204,8 @@ def _check_parts(snapshot: Snapshot, job: int, about: Mapping[str, str]) -> None
         )
         for (start, length, _), (after, _, _) in pairwise(found_parts):
             assert start + length <= after, f"two parts of {job}.{seal} overlap: {found_parts}"
-    assert held.keys() <= seals.keys(), f"I8: job {job} holds {held}"
+    closing = {about["closing"]} if "closing" in about else set()
+    assert held.keys() - seals.keys() == closing, f"I8: job {job} holds {held}"
 
 
 def _check_tails(snapshot: Snapshot) -> None:
@@ -223,7 +224,8 @@ def _check_state(snapshot: Snapshot, job: int, about: Mapping[str, str]) -> None
     state, n = about["state"], {name: int(about[name]) for name in set(COUNTED_AS.values())}
     movable = n["pending"] + n["out"] + n["delayed"]
     if state in ("done", "delivering"):
-        assert n["done"] == int(about["total"]), f"I10: job {job} ended early: {n}"
+        waiting = "closing" in about and state == "delivering"
+        assert n["done"] + waiting == int(about["total"]), f"I10: job {job} ended early: {n}"
         assert (state == "delivering") == (int(about["owed"]) > 0), f"I10: job {job} is {state}: {about}"
         assert about["sealed"] == "1", f"I10: job {job} is {state} before it is listed"
     if state == "failed":

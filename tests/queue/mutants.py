@@ -34,6 +34,22 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = (
+    Mutant(
+        "a job is closed before all of it is on the NAS", "_lives", "(tonumber(about[9]) or 0) > 0", "false"
+    ),
+    Mutant(
+        "a job is closed although a file failed", "_lives", "(closing and 1 or 0)", "(closing and 2 or 0)"
+    ),
+    Mutant("a job is closed again and again", "_lives", "  redis.call('HDEL', jobkey(job), 'closing')\n", ""),
+    Mutant("a job ends before it is closed", "_lives", "  elseif closing then\n", "  elseif false then\n"),
+    Mutant("what was delivered is not closed", "_lives", "if state == 'delivering' then", "if false then"),
+    Mutant(
+        "the closing counts as a file",
+        "complete",
+        "add(jobkey(job), 'closed', 1)",
+        "add(jobkey(job), 'x', 1)",
+    ),
+    Mutant("a closing is claimed ahead", "more", "or string.find(line, '\tclosing=')", ""),
     Mutant("the epoch is not renewed", "_common", "return mint(split(token))", "return token"),
     Mutant(
         "a Redis that lost its data makes tokens again",

@@ -91,7 +91,7 @@ class Tails(Base):
         worker, token = pair
         id_, task, epoch = Token.parse(token)
         job, mine = self.jobs.get(id_), token in self.holds(worker)
-        if job and mine and (job.tasks[task].place or len(job.tasks) > MANY):
+        if job and mine and (job.tasks[task].place or job.tasks[task].closing or len(job.tasks) > MANY):
             return
         whose[worker].discard(token)
         size = job.tasks[task].file.size if job and task < len(job.tasks) else 9

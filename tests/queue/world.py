@@ -26,6 +26,7 @@ __all__ = ["LITTER", "WEIGHTS", "World", "run", "spec_of", "status_of"]
 
 Verb = Literal["pause", "resume", "cancel"]
 HOSTS = ("h1", "h2")
+CLOSING = Descriptor.of_closing(whole=True)
 DAY = 24 * 3600 * 1000
 #: What a person may ask of a job in which state.
 ALLOWED = {
@@ -101,7 +102,7 @@ SIZES = (0, 10, 17, 200_000, 1_000_000, 40_000_000)
 
 
 def _is_small(about: Descriptor) -> bool:
-    return not about.place and about.size <= Limits().small
+    return Limits().is_small(about)
 
 
 @dataclass
@@ -147,14 +148,18 @@ class World(Lost):
         done = [task for at, task in self.done if at == job.id]
         parts = sum(len(split.parts) for split in job.splits.values())
         there = sum(split.there for split in job.splits.values())
+        closing = job.closing
         expected = {
             "bytes_done": sum(job.tasks[task].size for task in done) + there,
             "done": len(done),
-            "total": job.files + parts,
+            "total": job.files + parts + (closing is not None),
+            "closings": int(closing is not None),
+            "closed": int(closing in done),
             "parts": parts,
             "parts_done": sum(job.tasks[task].part is not None for task in done),
         }
-        assert {name: int(about[name]) for name in expected} == expected, f"I2: job {job.id} counts {about}"
+        counted = {name: int(about.get(name, 0)) for name in expected}
+        assert counted == expected, f"I2: job {job.id} counts {about}"
 
     # -- steps ------------------------------------------------------------------------------------
 
@@ -169,7 +174,7 @@ class World(Lost):
         for job in self.jobs.values():
             while job.chunks:
                 self.send_chunk(job)
-            self.queue.seal(job.id, job.files)
+            self.seal(job)
             self.queue.control("resume", job.id)
         self.zombies |= self.alive
         self.alive = {}
@@ -263,10 +268,17 @@ class World(Lost):
         if job.chunks:
             self.send_chunk(job)
             return
-        self.queue.seal(job.id, job.files)
+        self.seal(job)
         with self.unchanged("sealed twice"):
-            self.queue.seal(job.id, job.files)
+            assert self.queue.seal(job.id, job.files, self.choose.of(["", CLOSING.to_line()]))
             assert not self.queue.submit(job.id, job.files, [RepoFile(path="late", size=1)], "late")
+
+    def seal(self, job: Job) -> None:
+        """Say that a listing is complete, maybe with a task that closes the job then."""
+        last, complete = self.choose.of(["", CLOSING.to_line()]), self.look().jobs[job.id]["sealed"] == "1"
+        assert self.queue.seal(job.id, job.files, last)
+        if last and not complete:
+            job.tasks.append(CLOSING)
 
     def send_chunk(self, job: Job) -> None:
         """Send a chunk, sometimes twice; parts may have come into being in between."""
@@ -427,7 +439,7 @@ class World(Lost):
         host, job = self.choose.of(HOSTS), self.jobs.get(id_)
         about = job.tasks[task] if job and task < len(job.tasks) else None
         part = about.part if about else None
-        owes = "" if part else self.some_debt()
+        owes = "" if part or (about and about.closing) else self.some_debt()
         written = bool(part) and self.choose.number(0, 9) > 0
         size = about.size if about and not part else 12345  # a part's length is known in Redis
         told = self.told.get((worker, token))

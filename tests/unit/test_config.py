@@ -129,6 +129,7 @@ OTHER = {
     "nas.read_back": "yes",
     "app.log_level": "debug",
     "app.output_dir": "/data",
+    "app.layout": "hf-cache",
     "app.concurrency": "8",
     "app.max_bandwidth": "10MB/s",
     "app.split_threshold": "1GiB",

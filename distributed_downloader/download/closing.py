@@ -1,0 +1,106 @@
+"""Closes a job: leaves with its files what others need to make use of them, once all are complete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Protocol
+
+from distributed_downloader.cancel import Cancel
+from distributed_downloader.descriptor import DoneFile
+from distributed_downloader.errors import PlaceUnseenError
+from distributed_downloader.folders import Folders
+from distributed_downloader.models import DownloadTask, Layout, RepoFile
+from distributed_downloader.outcome import Finished
+from distributed_downloader.patience import unless_silent
+from distributed_downloader.storage import RepoFolder
+from distributed_downloader.storage.hf_cache import HfCache
+from distributed_downloader.storage.local_dir import leave_metadata
+from distributed_downloader.storage.manifest import Entry, Head, Manifests
+
+#: Seconds without an answer after which a NAS counts as away.
+_NAS_SILENT = 30.0
+
+
+class JobFiles(Protocol):
+    """What the queue tells of one job's files."""
+
+    def done(self) -> Iterator[DoneFile]:
+        """Yield those that are complete, in the order of the listing."""
+
+    def delivered(self) -> int:
+        """Return how many of them are on the NAS."""
+
+
+class Closings:
+    """Runs the tasks that close jobs, for all slots of a worker."""
+
+    def __init__(self, folders: Folders, jobs: Callable[[int], JobFiles]) -> None:
+        self._folders, self._jobs = folders, jobs
+
+    def run(self, task: DownloadTask, cancel: Cancel) -> Finished:
+        """Return when the job's output folder, and the NAS, have what belongs to its layout.
+
+        Raises PlaceUnseenError where others may see these folders, TransferError, RedisUnavailableError.
+        """
+        root = self._folders.output(task.spec)
+        done = partial(self._here, task, root)
+        self._settle(task, root, done, cancel)
+        self._write(root, Head.of(task.spec, whole=_is_whole(task)), done())
+        if self._jobs(task.token.job).delivered():
+            self._write_at_nas(task, cancel)
+        return Finished()
+
+    def _settle(
+        self, task: DownloadTask, root: Path, done: Callable[[], Iterator[DoneFile]], cancel: Cancel
+    ) -> None:
+        """Do what makes a layout complete."""
+        spec, place, whole = task.spec, self._folders.place(task.spec), _is_whole(task)
+
+        def files() -> Iterator[RepoFile]:
+            return (each.file for each in done())
+
+        if spec.layout is Layout.HF_CACHE:
+            HfCache(root, place, spec, cancel).show(files, whole=whole)
+        elif spec.layout is Layout.LOCAL_DIR:
+            leave_metadata(root, place, spec, files, cancel, whole=whole)
+
+    def _here(self, task: DownloadTask, root: Path) -> Iterator[DoneFile]:
+        """Yield the complete files of the job that are in the folder: all, if it is that of the job."""
+        spec, done = task.spec, self._jobs(task.token.job).done()
+        if spec.output_dir:
+            return done
+        folder = RepoFolder(root, spec, place=self._folders.place(spec))
+        return (each for each in done if folder.size_of(each.file) == each.file.size)
+
+    def _write(self, root: Path, head: Head, done: Iterator[DoneFile]) -> None:
+        """Bring the manifest up to date, if any file is there."""
+        first = next(done, None)
+        if first:
+            entries = (Entry.of(each.file, each.at) for each in chain([first], done))
+            Manifests(root).write(head, entries)
+
+    def _write_at_nas(self, task: DownloadTask, cancel: Cancel) -> None:
+        nas, spec = self._folders.nas, task.spec
+        seen = self._folders.nas_id
+        if nas is None or not seen or spec.nas not in ("", seen):
+            raise PlaceUnseenError("the NAS, which gets the manifest of what was delivered, is not seen here")
+        head = Head.of(spec.model_copy(update={"layout": Layout.TREE}), whole=_is_whole(task))
+
+        def write(_cancel: Cancel, alive: Callable[[object], None]) -> bool:
+            def living() -> Iterator[DoneFile]:
+                for each in self._jobs(task.token.job).done():
+                    alive(each)
+                    yield each
+
+            self._write(nas, head, living())
+            return True
+
+        if not unless_silent(write, cancel, _NAS_SILENT):
+            raise PlaceUnseenError(f"{nas}: the NAS does not answer")
+
+
+def _is_whole(task: DownloadTask) -> bool:
+    return task.about.closing == "whole"
