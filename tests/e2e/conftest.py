@@ -21,17 +21,22 @@ from tests.servers import NO_SERVER, Server, binaries
 PROJECT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="session")
-def hub1_python() -> Path:
-    """Return a Python that has this project with huggingface_hub 1.x; made once, kept in the tests' own."""
+def synced(group: str) -> Path:
+    """Return a Python that has this project and a group of dependencies; kept in that of the tests."""
     uv = os.environ.get("UV") or shutil.which("uv")
-    assert uv, "uv is needed for the tests against huggingface_hub 1.x: pip install uv"
-    home = Path(sys.prefix) / "hub1"
-    command = [uv, "sync", "--quiet", "--frozen", "--no-default-groups", "--group", "hub1"]
+    assert uv, "uv is needed for the tests against other libraries: pip install uv"
+    home = Path(sys.prefix) / group
+    command = [uv, "sync", "--quiet", "--frozen", "--no-default-groups", "--group", group]
     environment = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(home), "UV_PYTHON": sys.executable}
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(command)} failed:\n{done.stderr}"
     return home / "bin" / "python"
+
+
+@pytest.fixture(scope="session")
+def hub1_python() -> Path:
+    """Return a Python that has this project with huggingface_hub 1.x."""
+    return synced("readers1")
 
 
 @pytest.fixture(scope="session", params=["1.x", "2.x"])

@@ -61,7 +61,7 @@ def ask(hub: LocalHub, hub_python: Path, hub_environment: dict[str, str]) -> Ite
     ) as process:
         assert process.stdin
         assert process.stdout
-        assert process.stdout.readline().startswith("1." if "hub1" in str(hub_python) else "2.")
+        assert process.stdout.readline().startswith("1." if "readers1" in str(hub_python) else "2.")
 
         def ask(question: str, **arguments: object) -> dict[str, Any]:
             assert process.stdin

@@ -49,7 +49,7 @@ MUTANTS = (
         "add(jobkey(job), 'closed', 1)",
         "add(jobkey(job), 'x', 1)",
     ),
-    Mutant("a closing is claimed ahead", "more", "or string.find(line, '\tclosing=')", ""),
+    Mutant("a closing is claimed ahead", "more", "or string.find(line, '\\tclosing=')", ""),
     Mutant("the epoch is not renewed", "_common", "return mint(split(token))", "return token"),
     Mutant(
         "a Redis that lost its data makes tokens again",
