@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.contestant import order
 from benchmarks.costs import Cost
 from benchmarks.here import Here
-from distributed_downloader.download.hf_transfer import SMALLEST
+from distributed_downloader.transfer.hf_transfer import SMALLEST
 
 CURL, HASHED, OURS, COMMAND = "curl", "hf_hub_download, then its hash", "ours", "ours, the whole command"
 _ARIA2, _ARIA2_MANY = "aria2c -x4", "aria2c -x16"

@@ -9,8 +9,6 @@ from benchmarks.waiting import BenchmarkError
 from distributed_downloader.assembly import make_worker
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.config import AppConfig
-from distributed_downloader.download.downloader import Downloader
-from distributed_downloader.download.engine import Context
 from distributed_downloader.hub import Hub
 from distributed_downloader.master import JobRequest, prepare
 from distributed_downloader.models import Descriptor, DownloadTask, JobSpec, RepoFile, RepoType, Token
@@ -18,6 +16,8 @@ from distributed_downloader.outcome import Finished
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.ssl_config import HttpClient
 from distributed_downloader.storage.durable import make_durable
+from distributed_downloader.transfer.downloader import Downloader
+from distributed_downloader.transfer.engine import Context
 
 #: The slots of a worker whose memory is looked at.
 SLOTS = 8

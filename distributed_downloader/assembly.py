@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 from distributed_downloader.bandwidth import FleetThrottle
 from distributed_downloader.budget import Budgets
 from distributed_downloader.config import AppConfig
-from distributed_downloader.download.division import Fleet
-from distributed_downloader.download.downloader import Downloader
 from distributed_downloader.folders import Folders
 from distributed_downloader.outage import Outage
 from distributed_downloader.redis_bandwidth import RedisBandwidth
@@ -18,11 +16,13 @@ from distributed_downloader.redis_parts import RedisParts
 from distributed_downloader.retry import RetryPolicy
 from distributed_downloader.ssl_config import HttpClient
 from distributed_downloader.throttle import Throttle
+from distributed_downloader.transfer.division import Fleet
+from distributed_downloader.transfer.downloader import Downloader
 from distributed_downloader.worker import WorkerNode
 
 if TYPE_CHECKING:
-    from distributed_downloader.download.closing import JobFiles
     from distributed_downloader.nas_aggregator import NASAggregator
+    from distributed_downloader.transfer.closing import JobFiles
 
 
 def make_worker(

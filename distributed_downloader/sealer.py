@@ -30,7 +30,7 @@ _LONG, _HANGS = 5.0, 60.0
 
 
 class Prefix(Protocol):
-    """The beginning of a split file, read and hashed as it comes in; download/seal.py has the real one."""
+    """The beginning of a split file, read and hashed as it comes in; transfer/seal.py has the real one."""
 
     def add(self, written: list[Range]) -> None:
         """Take note of bytes that are written and will not change."""

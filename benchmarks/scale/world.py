@@ -12,13 +12,13 @@ from benchmarks.scale.machine import Machine, Report
 from benchmarks.scale.shapes import Shape
 from benchmarks.waiting import BenchmarkError, check_interrupted
 from distributed_downloader import sealer
-from distributed_downloader.download.division import bounded
 from distributed_downloader.models import DownloadTask, JobState
 from distributed_downloader.plan import part_size
 from distributed_downloader.redis_client import RedisClient, Settled
 from distributed_downloader.redis_parts import RedisParts
 from distributed_downloader.redis_view import RedisView
 from distributed_downloader.storage.records import cut, gaps
+from distributed_downloader.transfer.division import bounded
 
 #: Milliseconds at which the simulation begins, as in a Redis of our days.
 _BEGIN_MS = 1_800_000_000_000

@@ -87,7 +87,7 @@ class App:
         """Say so when a setting asks for what cannot be done here."""
         if not self.config.huggingface.enable_hf_transfer:
             return
-        from distributed_downloader.download.hf_transfer import idle
+        from distributed_downloader.transfer.hf_transfer import idle
 
         if why := idle(self.config):
             log.warning("[huggingface] enable_hf_transfer: %s; the standard engine is used", why)

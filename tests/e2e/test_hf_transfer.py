@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from distributed_downloader.download.hf_transfer import PIECE, SMALLEST
+from distributed_downloader.transfer.hf_transfer import PIECE, SMALLEST
 from tests.e2e.fleet import Fleet, until
 from tests.hub.faults import Stall
 from tests.hub.faulty import FaultyHub

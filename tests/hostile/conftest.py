@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from distributed_downloader import ssl_config
-from distributed_downloader.download import hub_client
+from distributed_downloader.transfer import hub_client
 from tests.net.conftest import _own_network, bench, repo, source
 
 __all__ = ["_own_network", "bench", "repo", "source"]

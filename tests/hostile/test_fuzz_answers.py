@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.config import HuggingFaceConfig
-from distributed_downloader.download.engine import Context
-from distributed_downloader.download.engines import Engines
-from distributed_downloader.download.http import HttpEngine
 from distributed_downloader.errors import TransferError
 from distributed_downloader.models import Descriptor, DownloadTask, JobSpec, Part, RepoFile, RepoType, Token
 from distributed_downloader.ssl_config import HttpClient
 from distributed_downloader.storage import RepoFolder
 from distributed_downloader.throttle import Throttle
+from distributed_downloader.transfer.engine import Context
+from distributed_downloader.transfer.engines import Engines
+from distributed_downloader.transfer.http import HttpEngine
 from tests.net.kit import QUICK, RangeSink, RawServer, Say
 
 CONTENT = b"the quick brown fox jumps over the lazy dog\n"

@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.config import SETTINGS, ConfigManager, write
-from distributed_downloader.download.answer import accept, check_commit, described
 from distributed_downloader.errors import (
     ConfigError,
     DownloaderError,
@@ -41,6 +40,7 @@ from distributed_downloader.plan import Plan
 from distributed_downloader.reach import Depth, depth_of, resolved_depth, spelled_depth
 from distributed_downloader.ssl_config import HttpClient, _absolute
 from distributed_downloader.storage.records import _parse
+from distributed_downloader.transfer.answer import accept, check_commit, described
 from tests.unit.fake_http import COMMIT, FakeHttp, FakeResponse, as_response, file_entry, hub_over
 
 few = settings(max_examples=60, deadline=None)

@@ -20,7 +20,6 @@ from distributed_downloader import response as response_module
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.cli.logs import SafeFormatter, safe_lines
 from distributed_downloader.config import HuggingFaceConfig
-from distributed_downloader.download.hub import HubEngine
 from distributed_downloader.errors import (
     CorruptError,
     HubUnavailableError,
@@ -36,6 +35,7 @@ from distributed_downloader.plan import LONGEST_NAME, Plan, danger
 from distributed_downloader.ssl_config import HttpClient
 from distributed_downloader.storage import RepoFolder
 from distributed_downloader.storage.partial import Partial
+from distributed_downloader.transfer.hub import HubEngine
 from tests.hostile.endless import Endless
 from tests.hub.faults import Header, also_listed
 from tests.net.kit import Bench, RangeSink, RawServer, Say, reply

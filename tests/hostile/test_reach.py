@@ -14,14 +14,14 @@ from distributed_downloader import connection, reach
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.cli.app import App
 from distributed_downloader.config import AppConfig, HuggingFaceConfig
-from distributed_downloader.download import hub_client
-from distributed_downloader.download.downloader import Downloader
-from distributed_downloader.download.hub import HubEngine
 from distributed_downloader.errors import NetworkError, RefusedError, ServerError, TransferError
 from distributed_downloader.hub.xet_token import XetTokens
 from distributed_downloader.models import JobSpec, RepoType
 from distributed_downloader.reach import Depth, InnerHosts, depth_of, resolved_depth, spelled_depth
 from distributed_downloader.ssl_config import HttpClient
+from distributed_downloader.transfer import hub_client
+from distributed_downloader.transfer.downloader import Downloader
+from distributed_downloader.transfer.hub import HubEngine
 from tests.hub.proxy import ForwardProxy
 from tests.net.kit import Bench, RawServer, Say, reply
 

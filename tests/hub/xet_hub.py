@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distributed_downloader.download.xet import _library
 from distributed_downloader.local_hub.http import Origin, Reply, Request, data_reply, json_reply
 from distributed_downloader.local_hub.repo import LocalRepo
+from distributed_downloader.transfer.xet import _library
 from tests.hub.faulty import FaultyHub
 
 #: What must be seen nowhere but in requests to the storage.

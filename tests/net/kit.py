@@ -14,10 +14,6 @@ from typing import Literal, TypeVar
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.config import AppConfig, AppSection, HuggingFaceConfig
-from distributed_downloader.download.downloader import Downloader
-from distributed_downloader.download.engine import Context, Engine, Sink
-from distributed_downloader.download.http import HttpEngine
-from distributed_downloader.download.watch import Patience
 from distributed_downloader.local_hub.repo import Snapshot
 from distributed_downloader.models import (
     Descriptor,
@@ -32,6 +28,10 @@ from distributed_downloader.ssl_config import HttpClient
 from distributed_downloader.storage import RepoFolder
 from distributed_downloader.storage.partial import Partial
 from distributed_downloader.throttle import Throttle
+from distributed_downloader.transfer.downloader import Downloader
+from distributed_downloader.transfer.engine import Context, Engine, Sink
+from distributed_downloader.transfer.http import HttpEngine
+from distributed_downloader.transfer.watch import Patience
 from distributed_downloader.verify import Data
 from tests.hub.faulty import FaultyHub
 

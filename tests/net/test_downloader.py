@@ -14,8 +14,6 @@ import pytest
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.config import AppConfig, AppSection, HuggingFaceConfig
-from distributed_downloader.download.downloader import Downloader
-from distributed_downloader.download.engine import Context, Engine
 from distributed_downloader.errors import (
     AccessError,
     CorruptError,
@@ -33,6 +31,8 @@ from distributed_downloader.errors import (
 )
 from distributed_downloader.models import Descriptor, DownloadTask, JobSpec, RepoFile, RepoType, Token
 from distributed_downloader.outcome import Outcome
+from distributed_downloader.transfer.downloader import Downloader
+from distributed_downloader.transfer.engine import Context, Engine
 from tests.hub.faults import Corrupt, ErrorPage, Fault, Gzip, Stall, Status, Truncate, WrongLength
 from tests.hub.sample import ODD_NAMES
 from tests.net.kit import LONG, Bench, RawServer, Say, in_thread, reply
@@ -243,7 +243,7 @@ def test_leftovers_that_cannot_be_swept_are_no_failure(
     def refuse(_root: Path) -> int:
         raise LocalError("permission denied")
 
-    monkeypatch.setattr("distributed_downloader.download.downloader.sweep", refuse)
+    monkeypatch.setattr("distributed_downloader.transfer.downloader.sweep", refuse)
     bench.run("small.json")
     assert "old partial data stays: permission denied" in caplog.text
 

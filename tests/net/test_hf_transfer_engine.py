@@ -18,11 +18,6 @@ from distributed_downloader.budget import Budgets
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.cli.app import App
 from distributed_downloader.config import HuggingFaceConfig
-from distributed_downloader.download import hf_transfer, hf_transfer_process, rust_threads
-from distributed_downloader.download.division import Division, Fleet
-from distributed_downloader.download.hf_transfer import HfTransferEngine, objection, patient
-from distributed_downloader.download.hf_transfer_process import Wanted
-from distributed_downloader.download.watch import Patience, Watch
 from distributed_downloader.errors import (
     AccessError,
     CorruptError,
@@ -38,6 +33,11 @@ from distributed_downloader.local_hub.http import Request
 from distributed_downloader.queue_terms import Member
 from distributed_downloader.ssl_config import HttpClient
 from distributed_downloader.throttle import Throttle
+from distributed_downloader.transfer import hf_transfer, hf_transfer_process, rust_threads
+from distributed_downloader.transfer.division import Division, Fleet
+from distributed_downloader.transfer.hf_transfer import HfTransferEngine, objection, patient
+from distributed_downloader.transfer.hf_transfer_process import Wanted
+from distributed_downloader.transfer.watch import Patience, Watch
 from tests.e2e.fleet import until
 from tests.hub.faults import (
     Chunks,
@@ -546,7 +546,7 @@ def test_a_process_that_ends_at_once(bench: Bench, monkeypatch: pytest.MonkeyPat
 _WORKER = """
 import sys
 from pathlib import Path
-from distributed_downloader.download.hf_transfer_process import Process, Wanted
+from distributed_downloader.transfer.hf_transfer_process import Process, Wanted
 with Process(Wanted(sys.argv[1], "file", 300_000, 1 << 16), Path(sys.argv[2])) as process:
     while process.pieces(60) is not None:
         pass

@@ -10,8 +10,6 @@ from typing import Literal
 import pytest
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.download.http import HttpEngine
-from distributed_downloader.download.watch import Patience
 from distributed_downloader.errors import (
     AccessError,
     CorruptError,
@@ -29,6 +27,8 @@ from distributed_downloader.errors import (
 from distributed_downloader.models import RepoFile
 from distributed_downloader.ssl_config import HttpClient
 from distributed_downloader.throttle import Throttle
+from distributed_downloader.transfer.http import HttpEngine
+from distributed_downloader.transfer.watch import Patience
 from tests.hub.faults import (
     Chunked,
     Corrupt,

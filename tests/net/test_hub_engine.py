@@ -15,11 +15,6 @@ import pytest
 from huggingface_hub import constants
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.download import hub as hub_module
-from distributed_downloader.download.hub import HubEngine
-from distributed_downloader.download.hub_client import HubClient
-from distributed_downloader.download.hub_library import httpx
-from distributed_downloader.download.watch import Patience
 from distributed_downloader.errors import (
     AccessError,
     CorruptError,
@@ -37,6 +32,11 @@ from distributed_downloader.errors import (
 )
 from distributed_downloader.models import RepoType
 from distributed_downloader.throttle import Throttle
+from distributed_downloader.transfer import hub as hub_module
+from distributed_downloader.transfer.hub import HubEngine
+from distributed_downloader.transfer.hub_client import HubClient
+from distributed_downloader.transfer.hub_library import httpx
+from distributed_downloader.transfer.watch import Patience
 from tests.hub.faults import (
     Corrupt,
     Direct,
@@ -422,7 +422,7 @@ def test_the_throttle_sees_every_byte(bench: Bench, monkeypatch: pytest.MonkeyPa
 
 def test_a_stall_is_noticed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "distributed_downloader.download.hub_client.Patience",
+        "distributed_downloader.transfer.hub_client.Patience",
         lambda: Patience(window=0, window_bytes=1 << 30),
     )
     assert isinstance(fetch(bench, "big.bin").error, StalledError)
@@ -578,7 +578,7 @@ def test_requests_of_others_are_left_alone(bench: Bench) -> None:
 SCRIPT = """
 import json, os, sys, warnings
 warnings.simplefilter("error")
-from distributed_downloader.download.hub import HubEngine
+from distributed_downloader.transfer.hub import HubEngine
 from huggingface_hub import constants
 from huggingface_hub.utils import are_progress_bars_disabled
 print(json.dumps([

@@ -7,12 +7,12 @@ import re
 import pytest
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.download.engine import Context
-from distributed_downloader.download.http import MAX_WHOLE, WINDOW, HttpEngine
 from distributed_downloader.errors import CorruptError, NotFoundError, RangeError, TransferError
 from distributed_downloader.models import RepoFile
 from distributed_downloader.ssl_config import HttpClient
 from distributed_downloader.throttle import Throttle
+from distributed_downloader.transfer.engine import Context
+from distributed_downloader.transfer.http import MAX_WHOLE, WINDOW, HttpEngine
 from tests.hub.faults import Fault, IgnoreRange, Reset, Status, Truncate, WrongRange
 from tests.net.kit import QUICK, Bench, Fetched, RangeSink, RawServer, Say, header, reply
 
@@ -135,7 +135,7 @@ def test_who_starts_over_takes_any_version_of_a_huge_file(bench: Bench) -> None:
 @pytest.fixture
 def windows(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> HttpEngine:
     """Return an engine to which big.bin is huge."""
-    monkeypatch.setattr("distributed_downloader.download.http.MAX_WHOLE", 100_000)
+    monkeypatch.setattr("distributed_downloader.transfer.http.MAX_WHOLE", 100_000)
     return HttpEngine(HttpClient(bench.settings()), QUICK, window=100_000)
 
 

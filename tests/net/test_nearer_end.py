@@ -103,7 +103,7 @@ def test_an_end_that_comes_nearer_just_before_the_request(
         sink.end = START
         return START
 
-    monkeypatch.setattr("distributed_downloader.download.http._Transfer._wanted_end", took_over)
+    monkeypatch.setattr("distributed_downloader.transfer.http._Transfer._wanted_end", took_over)
     assert bench.fetch_part("big.bin", sink).error is None
     assert bench.hub.log.records() == []
 

@@ -16,12 +16,12 @@ import pytest
 
 from distributed_downloader import response as response_module
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.download.engine import Context
 from distributed_downloader.errors import CorruptError, NetworkError, StalledError, StoppedError
 from distributed_downloader.models import RepoFile
 from distributed_downloader.response import Response
 from distributed_downloader.storage.partial import Partial
 from distributed_downloader.throttle import Throttle
+from distributed_downloader.transfer.engine import Context
 from distributed_downloader.verify import Data, Hasher
 from tests.hub.faults import Stall
 from tests.hub.tls import Certificate, self_signed

@@ -15,9 +15,6 @@ from types import SimpleNamespace
 import pytest
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.download import xet
-from distributed_downloader.download.watch import Patience
-from distributed_downloader.download.xet import XetEngine
 from distributed_downloader.errors import (
     AccessError,
     CorruptError,
@@ -37,6 +34,9 @@ from distributed_downloader.hub.xet_token import Shared
 from distributed_downloader.local_hub.repo import LocalRepo
 from distributed_downloader.ssl_config import HttpClient
 from distributed_downloader.throttle import Throttle
+from distributed_downloader.transfer import xet
+from distributed_downloader.transfer.watch import Patience
+from distributed_downloader.transfer.xet import XetEngine
 from tests.hub.faults import (
     Corrupt,
     Drip,
@@ -539,7 +539,7 @@ def test_hf_xet_has_no_folder(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_hf_xet_is_imported_late_and_quiet(tmp_path: Path) -> None:
     script = (
-        "import sys; from distributed_downloader.download import xet; print('hf_xet' in sys.modules);"
+        "import sys; from distributed_downloader.transfer import xet; print('hf_xet' in sys.modules);"
         "print(xet._library().__name__)"
     )
     environ = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}

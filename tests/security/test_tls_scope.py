@@ -10,10 +10,10 @@ import redis
 
 from distributed_downloader.cli.app import App
 from distributed_downloader.config import ConfigManager, HuggingFaceConfig, RedisConfig
-from distributed_downloader.download.hub import HubEngine
 from distributed_downloader.errors import NetworkError, RedisUnavailableError
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.ssl_config import HttpClient
+from distributed_downloader.transfer.hub import HubEngine
 from tests.e2e.fleet import Fleet
 from tests.hub.faults import Redirect
 from tests.hub.faulty import FaultyHub

@@ -15,14 +15,14 @@ from rich.console import Console
 
 from distributed_downloader.config import ConfigManager, RedisConfig
 from distributed_downloader.demo import Demo
-from distributed_downloader.download.engine import Engine
-from distributed_downloader.download.hf_transfer import HfTransferEngine
-from distributed_downloader.download.hub import HubEngine
-from distributed_downloader.download.xet import XetEngine
 from distributed_downloader.errors import NetworkError, RedisUnavailableError
 from distributed_downloader.local_hub.repo import LocalRepo
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.ssl_config import HttpClient
+from distributed_downloader.transfer.engine import Engine
+from distributed_downloader.transfer.hf_transfer import HfTransferEngine
+from distributed_downloader.transfer.hub import HubEngine
+from distributed_downloader.transfer.xet import XetEngine
 from tests.e2e.conftest import hub1_python, hub_python
 from tests.e2e.fleet import Fleet, until
 from tests.hub.faults import (

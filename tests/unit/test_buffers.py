@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from distributed_downloader.download.buffers import SMALLEST, TOGETHER, Buffers
+from distributed_downloader.transfer.buffers import SMALLEST, TOGETHER, Buffers
 
 LARGE, HUGE = 4 << 20, 1 << 40
 

@@ -11,10 +11,6 @@ import pytest
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.config import AppConfig, AppSection, HuggingFaceConfig, NASConfig
-from distributed_downloader.download import downloader as downloads
-from distributed_downloader.download.division import Fleet
-from distributed_downloader.download.downloader import Downloader
-from distributed_downloader.download.engine import Context
 from distributed_downloader.errors import LocalError, PlaceUnseenError
 from distributed_downloader.folders import Folders
 from distributed_downloader.models import Descriptor, DownloadTask, JobSpec, Part, RepoFile, RepoType, Token
@@ -22,6 +18,10 @@ from distributed_downloader.outcome import ON_NAS, Divided, Finished, Range
 from distributed_downloader.queue_terms import Member
 from distributed_downloader.storage.nas import NasFolder
 from distributed_downloader.storage.place import make_place
+from distributed_downloader.transfer import downloader as downloads
+from distributed_downloader.transfer.division import Fleet
+from distributed_downloader.transfer.downloader import Downloader
+from distributed_downloader.transfer.engine import Context
 
 CONTENT = bytes(range(256)) * 8
 FILE = RepoFile(path="big.bin", size=len(CONTENT), sha256=hashlib.sha256(CONTENT).hexdigest())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from distributed_downloader.download.seal import Readings
 from distributed_downloader.hold import Hold
 from distributed_downloader.models import Descriptor, DownloadTask, Part, RepoFile, Token
+from distributed_downloader.transfer.seal import Readings
 from tests.unit.looking_on import spec
 
 

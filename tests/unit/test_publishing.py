@@ -11,8 +11,6 @@ import pytest
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.config import AppConfig
-from distributed_downloader.download.downloader import Downloader
-from distributed_downloader.download.engine import Context
 from distributed_downloader.errors import LocalError, PlaceUnseenError, RefusedError
 from distributed_downloader.folders import Folders
 from distributed_downloader.models import Descriptor, DownloadTask, RepoFile, Token
@@ -20,6 +18,8 @@ from distributed_downloader.outcome import Finished
 from distributed_downloader.storage import RepoFolder, root
 from distributed_downloader.storage.durable import make_durable
 from distributed_downloader.storage.place import make_place, read_place
+from distributed_downloader.transfer.downloader import Downloader
+from distributed_downloader.transfer.engine import Context
 from tests.unit.test_storage import CONTENT, file, spec
 
 

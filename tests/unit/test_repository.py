@@ -111,7 +111,7 @@ def test_the_documents_refer_to_files_that_exist() -> None:
 def test_the_layout_in_the_documentation_is_the_layout() -> None:
     listed = set(re.findall(r"^\| `([\w/]+\.py)` \|", read("docs/architecture.md"), re.MULTILINE))
     top = {"__init__.py", "__main__.py"}
-    empty = {"display/__init__.py", "download/__init__.py"}
+    empty = {"display/__init__.py", "transfer/__init__.py"}
     modules = {name_of(path) for path in FILES if "cli" not in path.parts}
     assert listed == modules - top - empty
 

@@ -13,9 +13,6 @@ import pytest
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.config import HuggingFaceConfig
-from distributed_downloader.download.engine import Context
-from distributed_downloader.download.engines import Engines
-from distributed_downloader.download.seal import Reading, Seal
 from distributed_downloader.errors import AccessError, EngineError, NetworkError, RangeError, TransferError
 from distributed_downloader.hold import Hold, now
 from distributed_downloader.models import Descriptor, DownloadTask, JobSpec, Part, RepoFile, RepoType, Token
@@ -26,6 +23,9 @@ from distributed_downloader.slots import Slots
 from distributed_downloader.storage.place import make_place
 from distributed_downloader.storage.split import SplitFile
 from distributed_downloader.throttle import Throttle
+from distributed_downloader.transfer.engine import Context
+from distributed_downloader.transfer.engines import Engines
+from distributed_downloader.transfer.seal import Reading, Seal
 
 MIB = 1 << 20
 DATA = random.Random(1).randbytes(4 * MIB)

@@ -22,7 +22,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.download.engine import Sink
 from distributed_downloader.errors import (
     LocalError,
     PlaceError,
@@ -50,6 +49,7 @@ from distributed_downloader.storage.records import (
 )
 from distributed_downloader.storage.room import Room
 from distributed_downloader.storage.split import SplitFile
+from distributed_downloader.transfer.engine import Sink
 from tests.unit.test_storage import age, failing, file, put, spec
 
 SIZE = 1000

@@ -23,8 +23,6 @@ from hypothesis import strategies as st
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.config import AppConfig, AppSection
-from distributed_downloader.download.downloader import Downloader
-from distributed_downloader.download.engine import Context, Sink
 from distributed_downloader.errors import LocalError, NetworkError, SpoolError, StoppedError
 from distributed_downloader.hold import Hold
 from distributed_downloader.models import Descriptor, DownloadTask, Part, RepoFile, Token
@@ -38,6 +36,8 @@ from distributed_downloader.storage.records import RECORD_SIZE
 from distributed_downloader.storage.room import Room
 from distributed_downloader.storage.split import SplitFile
 from distributed_downloader.storage.spool import Spool, SpooledSink
+from distributed_downloader.transfer.downloader import Downloader
+from distributed_downloader.transfer.engine import Context, Sink
 from tests.unit.test_storage import file, spec
 
 SIZE = 1000

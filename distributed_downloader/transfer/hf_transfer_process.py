@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 from distributed_downloader import __version__
 from distributed_downloader.connection import proxy_for
-from distributed_downloader.download.rust_threads import rust_threads
 from distributed_downloader.errors import EngineError, one_line
+from distributed_downloader.transfer.rust_threads import rust_threads
 
 #: Connections at once; each holds its piece in memory until that is complete.
 CONNECTIONS = 8
@@ -30,7 +30,7 @@ MEMORY = 1 << 30
 _RETRIES = 5
 #: Where nobody listens: a redirect to a foreign host ends here, for we have not judged it.
 _NOWHERE = "http://127.0.0.1:0"
-_CHILD = "distributed_downloader.download.hf_transfer_child"
+_CHILD = "distributed_downloader.transfer.hf_transfer_child"
 _HEADERS = {"User-Agent": f"hf-downloader/{__version__}", "Accept-Encoding": "identity"}
 #: What of the environment the process is born with.
 _NEEDED = ("LD_LIBRARY_PATH",)

@@ -11,15 +11,6 @@ from typing import TYPE_CHECKING
 
 from distributed_downloader import __version__
 from distributed_downloader.budget import Budgets
-from distributed_downloader.download.answer import with_digest
-from distributed_downloader.download.engine import Context
-from distributed_downloader.download.hub_client import HubClient, serving
-from distributed_downloader.download.hub_library import (
-    hf_hub_download,
-    httpx,
-    set_client_factory,
-    try_to_load_from_cache,
-)
 from distributed_downloader.errors import (
     CorruptError,
     EngineError,
@@ -31,6 +22,15 @@ from distributed_downloader.errors import (
 from distributed_downloader.reach import NO_HOSTS, InnerHosts
 from distributed_downloader.storage.disk import disk_error
 from distributed_downloader.storage.partial import Partial
+from distributed_downloader.transfer.answer import with_digest
+from distributed_downloader.transfer.engine import Context
+from distributed_downloader.transfer.hub_client import HubClient, serving
+from distributed_downloader.transfer.hub_library import (
+    hf_hub_download,
+    httpx,
+    set_client_factory,
+    try_to_load_from_cache,
+)
 
 if TYPE_CHECKING:
     from distributed_downloader.config import HuggingFaceConfig

@@ -18,10 +18,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 from distributed_downloader import __version__
-from distributed_downloader.download.answer import check_commit, described
-from distributed_downloader.download.engine import Context
-from distributed_downloader.download.rust_threads import rust_threads
-from distributed_downloader.download.watch import Patience
 from distributed_downloader.errors import (
     EngineError,
     NetworkError,
@@ -38,6 +34,10 @@ from distributed_downloader.hub.problems import DEFAULT_PAUSE
 from distributed_downloader.hub.xet_token import Shared, XetAccess, XetTokens
 from distributed_downloader.models import RepoFile
 from distributed_downloader.ssl_config import CONNECT_TIMEOUT, READ_TIMEOUT
+from distributed_downloader.transfer.answer import check_commit, described
+from distributed_downloader.transfer.engine import Context
+from distributed_downloader.transfer.rust_threads import rust_threads
+from distributed_downloader.transfer.watch import Patience
 
 if TYPE_CHECKING:
     from distributed_downloader.cancel import Cancel

@@ -17,10 +17,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from distributed_downloader.connection import proxy_for
-from distributed_downloader.download.answer import accept, check_commit
-from distributed_downloader.download.engine import Context
-from distributed_downloader.download.hf_transfer_process import Process, Wanted
-from distributed_downloader.download.watch import Patience, Watch
 from distributed_downloader.errors import (
     CorruptError,
     EngineError,
@@ -34,6 +30,10 @@ from distributed_downloader.hub import file_url, problem
 from distributed_downloader.reach import refuse_connected, resolved_depth
 from distributed_downloader.storage.disk import disk
 from distributed_downloader.storage.partial import Partial
+from distributed_downloader.transfer.answer import accept, check_commit
+from distributed_downloader.transfer.engine import Context
+from distributed_downloader.transfer.hf_transfer_process import Process, Wanted
+from distributed_downloader.transfer.watch import Patience, Watch
 
 if TYPE_CHECKING:
     from distributed_downloader.config import AppConfig, HuggingFaceConfig

@@ -7,9 +7,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.download.engine import Context, Progress
-from distributed_downloader.download.engines import Engines
-from distributed_downloader.download.seal import Reading, Readings, Seal
 from distributed_downloader.errors import (
     LocalError,
     PlaceError,
@@ -28,6 +25,9 @@ from distributed_downloader.storage.sink import PartSink
 from distributed_downloader.storage.split import SplitFile
 from distributed_downloader.storage.spool import Spool, SpooledSink
 from distributed_downloader.throttle import Throttle
+from distributed_downloader.transfer.engine import Context, Progress
+from distributed_downloader.transfer.engines import Engines
+from distributed_downloader.transfer.seal import Reading, Readings, Seal
 
 log = logging.getLogger(__name__)
 

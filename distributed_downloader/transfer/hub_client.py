@@ -20,10 +20,6 @@ from urllib.parse import urlsplit
 from distributed_downloader.budget import Budgets
 from distributed_downloader.checks import origin
 from distributed_downloader.connection import proxy_for
-from distributed_downloader.download.answer import check_commit, refuse_compressed
-from distributed_downloader.download.engine import Context
-from distributed_downloader.download.hub_library import httpx
-from distributed_downloader.download.watch import Patience, Watch
 from distributed_downloader.errors import (
     CorruptError,
     EngineError,
@@ -45,6 +41,10 @@ from distributed_downloader.reach import (
 )
 from distributed_downloader.response import redacted
 from distributed_downloader.ssl_config import tls_context, trusted_origins
+from distributed_downloader.transfer.answer import check_commit, refuse_compressed
+from distributed_downloader.transfer.engine import Context
+from distributed_downloader.transfer.hub_library import httpx
+from distributed_downloader.transfer.watch import Patience, Watch
 
 if TYPE_CHECKING:
     from distributed_downloader.config import HuggingFaceConfig

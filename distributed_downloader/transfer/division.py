@@ -7,12 +7,12 @@ import threading
 from collections.abc import Callable, Sequence
 
 from distributed_downloader.config import AppConfig
-from distributed_downloader.download import hf_transfer
 from distributed_downloader.folders import Folders
 from distributed_downloader.models import DownloadTask
 from distributed_downloader.outcome import Range
 from distributed_downloader.plan import part_size
 from distributed_downloader.queue_terms import Limits, Member
+from distributed_downloader.transfer import hf_transfer
 
 log = logging.getLogger(__name__)
 

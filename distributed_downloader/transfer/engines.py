@@ -7,9 +7,6 @@ import threading
 from collections.abc import Iterator
 
 from distributed_downloader.config import HuggingFaceConfig
-from distributed_downloader.download import hf_transfer
-from distributed_downloader.download.engine import Context, Engine
-from distributed_downloader.download.http import HttpEngine
 from distributed_downloader.errors import (
     CorruptError,
     EngineError,
@@ -23,6 +20,9 @@ from distributed_downloader.errors import (
 from distributed_downloader.imports import whole_imports
 from distributed_downloader.ssl_config import HttpClient
 from distributed_downloader.storage.partial import Partial
+from distributed_downloader.transfer import hf_transfer
+from distributed_downloader.transfer.engine import Context, Engine
+from distributed_downloader.transfer.http import HttpEngine
 
 log = logging.getLogger(__name__)
 
@@ -103,10 +103,10 @@ class Engines:
             return hf_transfer.HfTransferEngine(self._http)
         with whole_imports():
             if name == "xet":
-                from distributed_downloader.download.xet import XetEngine  # noqa: PLC0415
+                from distributed_downloader.transfer.xet import XetEngine  # noqa: PLC0415
 
                 return XetEngine(self._settings, self._http)
-            from distributed_downloader.download.hub import HubEngine  # noqa: PLC0415
+            from distributed_downloader.transfer.hub import HubEngine  # noqa: PLC0415
 
             return HubEngine(self._settings, self._http.inner, self._http.budgets)
 

@@ -12,10 +12,6 @@ from typing import TYPE_CHECKING
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.checks import origin
 from distributed_downloader.config import AppConfig
-from distributed_downloader.download.division import Division, Fleet, bounded
-from distributed_downloader.download.engine import Context, Engine, Progress
-from distributed_downloader.download.engines import Engines
-from distributed_downloader.download.split_files import SplitFiles
 from distributed_downloader.errors import (
     AccessError,
     HubAwayError,
@@ -45,9 +41,13 @@ from distributed_downloader.storage.records import cut, gaps, merged
 from distributed_downloader.storage.room import Room
 from distributed_downloader.storage.spool import Spool
 from distributed_downloader.throttle import Throttle
+from distributed_downloader.transfer.division import Division, Fleet, bounded
+from distributed_downloader.transfer.engine import Context, Engine, Progress
+from distributed_downloader.transfer.engines import Engines
+from distributed_downloader.transfer.split_files import SplitFiles
 
 if TYPE_CHECKING:
-    from distributed_downloader.download.closing import JobFiles
+    from distributed_downloader.transfer.closing import JobFiles
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ class Downloader:
     def _close(self, task: DownloadTask, cancel: Cancel) -> Finished:
         """Close a job."""
         with whole_imports():  # only now: it is the last that a job needs
-            from distributed_downloader.download.closing import Closings  # noqa: PLC0415
+            from distributed_downloader.transfer.closing import Closings  # noqa: PLC0415
         if not self._jobs:
             raise RefusedError("this worker knows no files of jobs, so it closes none")
         return Closings(self._folders, self._jobs).run(task, cancel)

@@ -6,10 +6,6 @@ import logging
 import random
 import time
 
-from distributed_downloader.download.answer import accept, check_commit, described, refuse_page
-from distributed_downloader.download.buffers import Buffers
-from distributed_downloader.download.engine import Context
-from distributed_downloader.download.watch import Patience, Watch
 from distributed_downloader.errors import (
     CorruptError,
     EngineError,
@@ -21,6 +17,10 @@ from distributed_downloader.errors import (
 from distributed_downloader.hub import file_url, problem
 from distributed_downloader.response import Response
 from distributed_downloader.ssl_config import HttpClient
+from distributed_downloader.transfer.answer import accept, check_commit, described, refuse_page
+from distributed_downloader.transfer.buffers import Buffers
+from distributed_downloader.transfer.engine import Context
+from distributed_downloader.transfer.watch import Patience, Watch
 
 log = logging.getLogger(__name__)
 
