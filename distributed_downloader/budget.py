@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 PATIENCE = 3.0
 #: Seconds after which a Redis that was away is asked again.
 _AWAY = 5.0
+#: Seconds that an answer of Redis which is on its way gets at the end.
+_LEAVE = 1.0
 #: Buckets that are remembered, beside those in use: a hub may name another one in each answer.
 MOST_BUCKETS = 64
 
@@ -102,8 +104,10 @@ class Budgets:
     def close(self) -> None:
         """Ask Redis nothing more; what is in hand is void when its window ends."""
         with self._came:
-            self._closed = True
+            self._closed, asker = True, self._asker
             self._wanted.notify_all()
+        if asker and asker.is_alive():
+            asker.join(_LEAVE)  # or whoever closes Redis next would do so under its hands
 
     def _forget(self) -> None:
         """Forget what was not heard of for longest, of too many buckets; the lock is held."""

@@ -97,22 +97,28 @@ class EmbeddedRedis:
             env={name: os.environ[name] for name in _NEEDED if name in os.environ},
             start_new_session=True,  # Ctrl+C is for us; the server leaves after us
         )
-        self._await_socket(self._process)
+        try:
+            self._await_socket(self._process)
+        except BaseException:
+            self._end(self._process)
+            raise
         return self.url
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._process
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait()
+        self._end(self._process)
+
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes]) -> None:
+        # A line, not only the end of them: a process that was forked off meanwhile may hold that up.
+        process.communicate(b"\n")
 
     def _await_socket(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + _START_SECONDS
         while not self._listens():
             if process.poll() is not None or time.monotonic() > deadline:
-                self.__exit__(None, None, None)
                 raise RedisUnavailableError(f"{self._server} did not start; run it by hand to see why")
             time.sleep(0.005)
 

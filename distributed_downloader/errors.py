@@ -11,6 +11,7 @@ DownloaderError                      exit code 1
 |   |   +-- RedisFullError               it answers, and takes nothing new
 |   |   +-- RedisCutOffError             a wait for it was cut off; it may answer the next call
 |   +-- HubUnavailableError
++-- FilesFailedError                 some files of a job; it names them
 +-- TransferError                    what can go wrong with one task; `retry.py` decides what follows
     +-- PermanentError                   another try cannot help
     |   +-- AccessError                      401, or 403 of a gated repo
@@ -43,6 +44,7 @@ DownloaderError                      exit code 1
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 
 def one_line(error: object) -> str:
@@ -98,6 +100,17 @@ class RedisCutOffError(RedisUnavailableError):
 
 class HubUnavailableError(UnreachableError):
     """The hub does not answer."""
+
+
+class FilesFailedError(DownloaderError):
+    """Some files of a job could not be had; the others are there."""
+
+    def __init__(self, message: str, reasons: Mapping[str, str], count: int) -> None:
+        super().__init__(message)
+        #: Path in the repo -> why; of many failures the first ones.
+        self.reasons = dict(reasons)
+        #: How many files there are in all that failed, or are refused for their names.
+        self.count = count
 
 
 class TransferError(DownloaderError):

@@ -1,91 +1,135 @@
-"""One machine without a server: master, worker and a private Redis in one process."""
+"""One machine without a server: master, worker and a private Redis, for as long as a repo takes."""
 
 from __future__ import annotations
 
 import threading
-import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distributed_downloader.assembly import make_worker
-from distributed_downloader.config import AppConfig, RedisConfig
-from distributed_downloader.display.progress import watch
+from distributed_downloader.cancel import Cancel
+from distributed_downloader.config import RedisConfig
+from distributed_downloader.embedded import EmbeddedRedis
 from distributed_downloader.errors import LocalError
+from distributed_downloader.layout import shown_folder
 from distributed_downloader.master import JobRequest, Listing, MasterNode, Submitted
 from distributed_downloader.models import Failure, JobSpec, JobStatus
+from distributed_downloader.redis_budgets import RedisBudgets
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_view import RedisView
 from distributed_downloader.retry import RetryPolicy
-from distributed_downloader.rules import Rules
 from distributed_downloader.signals import Background
 from distributed_downloader.storage import RepoFolder
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from distributed_downloader.hub import Hub
+    from distributed_downloader.client import Client
+    from distributed_downloader.plan import Plan
+    from distributed_downloader.worker import WorkerNode
 
 #: Seconds between two looks at the job.
 _LOOK = 0.2
+#: Seconds that a listing gets to notice that nobody wants it any more.
+_STOP_SECONDS = 4.5
+
+
+@contextmanager
+def standalone(client: Client) -> Iterator[Standalone]:
+    """Start a private Redis for one repo; nothing of it is left when the block ends.
+
+    Raises RedisUnavailableError without a server for that on this machine.
+    """
+    with EmbeddedRedis() as url, one_budget(client, url) as redis:
+        yield Standalone(client, redis)
+
+
+@contextmanager
+def one_budget(client: Client, url: str) -> Iterator[RedisClient]:
+    """Let the listing take its requests from the same budget as the files, in the Redis at `url`."""
+    with closing(RedisClient(RedisConfig.model_validate({"url": url}))) as redis, closing(client.budgets):
+        client.budgets.share(RedisBudgets(redis))
+        yield redis
 
 
 class Standalone:
-    """Fetches one repo over the Redis at `url`, which nobody else uses."""
+    """Fetches one repo over a Redis that nobody else uses."""
 
-    def __init__(self, config: AppConfig, hub: Hub, url: str) -> None:
-        self._redis = RedisClient(RedisConfig.model_validate({"url": url}))
-        self._view = RedisView(self._redis)
-        self._master = MasterNode(hub, self._redis, config.nas, Rules(config))
-        self._worker = make_worker(
-            config,
-            self._redis,
-            check_redis=False,
-            policy=RetryPolicy(place_tries=1, others=False),
-            alone=True,
-        )
+    def __init__(self, client: Client, redis: RedisClient) -> None:
+        self._config, self._hub, self._redis = client.config, client.hub, redis
+        self._master = MasterNode(client.hub, redis, client.config.nas, client.rules)
+        self._submitted: Submitted | None = None
+        self.view = RedisView(redis)
 
-    def run(self, request: JobRequest, console: Console) -> tuple[Submitted, JobStatus]:
-        """Fetch the repo and show it on `console`; files are fetched while the listing goes on.
+    @contextmanager
+    def fetching(self, request: JobRequest, cancel: Cancel | None = None) -> Iterator[Iterator[JobStatus]]:
+        """Fetch the repo while the block runs; yields looks at the job, the last of them when it has ended.
 
-        Raises what `MasterNode.submit` raises, ConflictError while another process fetches the repo into
-        the same folder, and LocalError when this machine's disk is the problem: nobody else could take over.
+        Files are fetched while the listing goes on. Raises what `MasterNode.submit` raises, ConflictError
+        while another process fetches the repo into the same folder, and StoppedError when `cancel` is set.
+        The looks raise LocalError when this machine's disk is the problem: nobody else could take over.
         """
-        with console.status("asking the hub"):
+        cancel = cancel or Cancel()
+        with cancel.closing(lambda: self._hub.stop(cancel.reason)):
             spec = self._master.prepare(request)
             folder = RepoFolder(Path(spec.output_dir), spec)
             folder.claim_folder()  # or say at once why not
-        with folder.alone():
-            return self._fetch(spec, console)
+            with folder.alone(), self._submission(spec) as submission:
+                worker = self._worker()
+                with Background(worker) as background:
+                    yield self._looks(submission, worker, background, cancel)
 
-    def _fetch(self, spec: JobSpec, console: Console) -> tuple[Submitted, JobStatus]:
-        with console.status("asking the hub"):
-            submission = _Submission(self._master, spec)
-            submission.start()
+    def _worker(self) -> WorkerNode:
+        """Return a worker that nobody can help, and that shares its folder with nobody."""
+        policy = RetryPolicy(place_tries=1, others=False)
+        return make_worker(self._config, self._redis, check_redis=False, policy=policy, alone=True)
+
+    @contextmanager
+    def _submission(self, spec: JobSpec) -> Iterator[_Submission]:
+        submission = _Submission(self._master, spec)
+        submission.start()
+        try:
             submission.listed.wait()
-        submission.check()
-        with Background(self._worker) as background, watch(console, alone=True) as show:
-            while True:
-                submission.check()
-                background.check()
-                job = self._view.job(submission.job)
-                show(job, self._view.workers(), self.failures(job), self._view.budgets([job]))
-                if submission.submitted and job.state.ended:
-                    return submission.submitted, job
-                if self._worker.stuck:
-                    raise LocalError(self._worker.stuck)
-                time.sleep(_LOOK)
+            submission.check()
+            yield submission
+        finally:
+            self._hub.stop("nobody waits for the listing any more")
+            submission.join(_STOP_SECONDS)
 
-    def close(self) -> None:
-        """Let go of Redis."""
-        self._redis.close()
+    def _looks(
+        self, submission: _Submission, worker: WorkerNode, background: Background, cancel: Cancel
+    ) -> Iterator[JobStatus]:
+        while True:
+            submission.check()
+            background.check()
+            job = self.view.job(submission.job)
+            yield job
+            if submission.submitted and job.state.ended:
+                self._submitted = submission.submitted
+                return
+            if worker.stuck:
+                raise LocalError(worker.stuck)
+            cancel.wait(_LOOK)
+            cancel.check()
 
-    def failures(self, job: JobStatus) -> list[Failure]:
+    @property
+    def plan(self) -> Plan:
+        """What was noticed in the listing; when all has ended."""
+        assert self._submitted
+        return self._submitted.plan
+
+    def failures(self, job: JobStatus, limit: int = 20) -> list[Failure]:
         """Return the first files of the job that failed."""
-        return self._view.failures(job.id) if job.failed else []
+        return self.view.failures(job.id, limit) if job.failed else []
+
+
+def where(spec: JobSpec) -> Path:
+    """Return the folder that a job's files are in under their own paths, if they have one on this machine."""
+    return Path(spec.output_dir, shown_folder(spec))
 
 
 class _Submission(threading.Thread):
-    """Queues the repo's files while others are fetched already; dies with the process."""
+    """Queues the repo's files while others are fetched already."""
 
     def __init__(self, master: MasterNode, spec: JobSpec) -> None:
         super().__init__(name="submission", daemon=True)

@@ -1,4 +1,4 @@
-"""What a command needs, made when it is first used: configuration, Redis, hub, console."""
+"""What a command needs beside Redis and the hub: its flags, logging, console."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ from typing import TYPE_CHECKING
 import click
 
 from distributed_downloader.cli.logs import SafeFormatter, leave_out_origins
+from distributed_downloader.client import Client
 from distributed_downloader.imports import quick_imports
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from distributed_downloader.budget import Budgets
     from distributed_downloader.config import AppConfig, ConfigManager
-    from distributed_downloader.hub import Hub
     from distributed_downloader.redis_client import RedisClient
-    from distributed_downloader.redis_view import RedisView
-    from distributed_downloader.rules import Rules
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +37,11 @@ FLAGS = {
 }
 
 
-class App:
-    """One command's view of the world; nothing is read or connected before it is needed."""
+class App(Client):
+    """One command's view of the world."""
 
     def __init__(self, config_file: str | None, flags: Mapping[str, object]) -> None:
+        super().__init__(self._load_config)
         self._config_file = Path(config_file) if config_file else None
         self._flags = {FLAGS[name]: value for name, value in flags.items() if value is not None}
 
@@ -61,9 +59,8 @@ class App:
 
         return ConfigManager(self._config_file, self._flags, os.environ)
 
-    @cached_property
-    def config(self) -> AppConfig:
-        """The effective configuration; sets up logging as it says, and tells what is unwise in it."""
+    def _load_config(self) -> AppConfig:
+        """Return the configuration; sets up logging as it says, and tells what is unwise in it."""
         from distributed_downloader.unexpected import tell_of_the_unseen
 
         config = self.manager.load()
@@ -92,53 +89,13 @@ class App:
         if why := idle(self.config):
             log.warning("[huggingface] enable_hf_transfer: %s; the standard engine is used", why)
 
-    def warn_of_redis(self) -> None:
-        """Connect, and say what this Redis could do better."""
-        for warning in self.redis.check():
-            log.warning(warning)
-
     @cached_property
     def redis(self) -> RedisClient:
-        """The fleet's Redis; connects when it is first asked something."""
+        """As in `Client`, imported fast."""
         with quick_imports():
-            from distributed_downloader.redis_client import RedisClient
+            import distributed_downloader.redis_client  # noqa: F401
 
-        return RedisClient(self.config.redis)
-
-    @cached_property
-    def view(self) -> RedisView:
-        """What `status` and its kin read."""
-        from distributed_downloader.redis_view import RedisView
-
-        return RedisView(self.redis)
-
-    @cached_property
-    def hub(self) -> Hub:
-        """The hub at the configured endpoint."""
-        from distributed_downloader.hub import Hub
-        from distributed_downloader.ssl_config import HttpClient
-
-        return Hub(HttpClient.of(self.config, self.budgets), self.config.huggingface.endpoint)
-
-    @cached_property
-    def budgets(self) -> Budgets:
-        """What the hub allows us; of this process alone, until it is shared."""
-        from distributed_downloader.budget import Budgets
-
-        return Budgets()
-
-    def share_budgets(self) -> None:
-        """Ask the hub as one with the fleet from now on."""
-        from distributed_downloader.redis_budgets import RedisBudgets
-
-        self.budgets.share(RedisBudgets(self.redis))
-
-    @cached_property
-    def rules(self) -> Rules:
-        """What this machine takes part in."""
-        from distributed_downloader.rules import Rules
-
-        return Rules(self.config)
+        return super().redis
 
     @cached_property
     def console(self) -> Console:

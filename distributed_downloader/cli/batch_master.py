@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from distributed_downloader.cli.job_options import job_options, job_request, repo_options
+from distributed_downloader.cli.job_options import job_options, repo_options
 from distributed_downloader.errors import DownloaderError
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ def _lines(path: str) -> list[str]:
 def _queuer(
     master: MasterNode, config: AppConfig, priority: int, options: dict[str, Any]
 ) -> Callable[[str], Result]:
+    from distributed_downloader.request import job_request
+
     def queue(name: str) -> Result:
         try:
             return master.submit(master.prepare(job_request(config, name, **options)), priority)
@@ -112,14 +114,14 @@ def _queue_all(queue: Callable[[str], Result], names: Iterable[str], hub: Hub) -
 
 
 def _print(name: str, result: Result) -> None:
-    from distributed_downloader.cli.submission import notices, settled_before
-    from distributed_downloader.display import units
+    from distributed_downloader.cli.submission import settled_before
+    from distributed_downloader.display import notices, units
 
     if isinstance(result, DownloaderError):
         click.echo(f"{units.safe(name)}\terror: {units.safe(str(result))}")
         return
     click.echo(f"{units.safe(name)}\tJob ID: {result.job}")
-    for line in [*notices(result.plan), *settled_before(result)]:
+    for line in [*notices.listing(result.plan), *settled_before(result)]:
         click.echo(f"{units.safe(name)}: {line}", err=True)
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from distributed_downloader.cli.job_options import fetch_options, job_request, repo_options
+from distributed_downloader.cli.job_options import fetch_options, repo_options
 from distributed_downloader.cli.options import worker_options
 from distributed_downloader.imports import quick_imports
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from distributed_downloader.cli.app import App
+    from distributed_downloader.master import JobRequest
     from distributed_downloader.models import JobStatus
+    from distributed_downloader.standalone import Standalone
 
 
 @click.command("download")
@@ -64,10 +67,11 @@ def command(
       NAS_ENABLED=true NAS_PATH=/mnt/nas hf-downloader download org/name
     """
     with quick_imports():
-        from distributed_downloader.cli.submission import interrupt_hint, notices
-        from distributed_downloader.embedded import EmbeddedRedis
+        from distributed_downloader.cli.submission import interrupt_hint
+        from distributed_downloader.display import notices
+        from distributed_downloader.request import job_request
         from distributed_downloader.signals import interrupt_on_terminate
-        from distributed_downloader.standalone import Standalone
+        from distributed_downloader.standalone import standalone
 
     app.override(app_concurrency=concurrency, app_max_bandwidth=max_bandwidth)
     request = job_request(app.config, repo, output_dir=output_dir or app.config.app.output_dir, **options)
@@ -75,41 +79,32 @@ def command(
     app.warn_of_idle_settings()
     interrupt_on_terminate()
     hint = interrupt_hint("what is there is kept; run the same command again to go on")
-    with (
-        hint,
-        EmbeddedRedis() as url,
-        one_budget(app, url),
-        closing(Standalone(app.config, app.hub, url)) as standalone,
-    ):
-        submitted, job = standalone.run(request, app.progress_console)
-    for line in notices(submitted.plan):
+    with hint, standalone(app) as alone:
+        job = _fetch(alone, request, app.progress_console)
+    for line in notices.listing(alone.plan):
         click.echo(line, err=True)
     _tell(app, job)
-    return int(bool(job.failed or submitted.plan.skipped_count))
+    return int(bool(job.failed or alone.plan.skipped_count))
 
 
-@contextmanager
-def one_budget(app: App, url: str) -> Iterator[None]:
-    """Let the listing take its requests from the same budget as the files, in the Redis at `url`."""
-    from distributed_downloader.config import RedisConfig
-    from distributed_downloader.redis_budgets import RedisBudgets
-    from distributed_downloader.redis_client import RedisClient
+def _fetch(alone: Standalone, request: JobRequest, console: Console) -> JobStatus:
+    """Fetch the repo and show it on `console`; return the job as it has ended."""
+    from distributed_downloader.display.progress import watch
 
-    with closing(RedisClient(RedisConfig.model_validate({"url": url}))) as redis, closing(app.budgets):
-        app.budgets.share(RedisBudgets(redis))
-        yield
+    with ExitStack() as stack:
+        with console.status("asking the hub"):
+            looks = stack.enter_context(alone.fetching(request))
+        with watch(console, alone=True) as show:
+            for job in looks:
+                show(job, alone.view.workers(), alone.failures(job), alone.view.budgets([job]))
+        return job
 
 
 def _tell(app: App, job: JobStatus) -> None:
+    from distributed_downloader.standalone import where
+
     if job.delivered:
         click.echo(
             f"on the NAS: {job.delivered:,} of {job.files:,} files, in {app.config.nas.path}", err=True
         )
-    click.echo(where(job))
-
-
-def where(job: JobStatus) -> str:
-    """Return the folder that the files are in: the one thing a script wants to know."""
-    from distributed_downloader.layout import shown_folder
-
-    return f"{job.spec.output_dir}/{shown_folder(job.spec)}"
+    click.echo(where(job.spec))  # the one thing that a script wants to know

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
-
-if TYPE_CHECKING:
-    from distributed_downloader.config import AppConfig
-    from distributed_downloader.master import JobRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -102,30 +98,6 @@ def fetch_options(function: F) -> F:
 def job_options(function: F) -> F:
     """Add where a job's files go, and how eagerly."""
     return _add(_JOB[:1] + _FETCH + _JOB[1:], function)
-
-
-def job_request(
-    config: AppConfig,
-    repo: str,
-    *,
-    repo_type: str | None,
-    split: int | None,
-    layout: str | None,
-    **options: Any,  # noqa: ANN401 passed on
-) -> JobRequest:
-    """Return what these options and settings ask for."""
-    from distributed_downloader.master import JobRequest
-    from distributed_downloader.models import Layout, RepoType
-
-    return JobRequest(
-        repo,
-        RepoType(repo_type) if repo_type else None,
-        split_over=config.app.split_threshold if split is None else split,
-        part_size=split or 0,
-        layout=Layout(layout or config.app.layout),
-        flat=config.nas.enabled and not config.nas.preserve_structure,
-        **options,
-    )
 
 
 def _add(options: tuple[Callable[[F], F], ...], function: F) -> F:

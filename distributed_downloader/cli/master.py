@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from distributed_downloader.cli.job_options import job_options, job_request, repo_options
+from distributed_downloader.cli.job_options import job_options, repo_options
 from distributed_downloader.cli.options import json_option
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def command(
       hf-downloader master org/name --output-dir /nas/hub --layout hf-cache
       hf-downloader master https://huggingface.co/org/name --dry-run
     """
+    from distributed_downloader.request import job_request
+
     request = job_request(app.config, repo, **options)
     if dry_run:
         return _preview(app, request, as_json=as_json)
@@ -95,7 +97,7 @@ def _submit(app: App, master: MasterNode, request: JobRequest, priority: int) ->
 
 def _preview(app: App, request: JobRequest, *, as_json: bool) -> int:
     from distributed_downloader.cli.preview import print_json, print_text
-    from distributed_downloader.cli.submission import notices
+    from distributed_downloader.display import notices
     from distributed_downloader.master import nothing_matches, plan_of, prepare
 
     spec = prepare(app.hub, request, app.rules)
@@ -103,7 +105,7 @@ def _preview(app: App, request: JobRequest, *, as_json: bool) -> int:
     pages = plan.pages(app.hub.pages(spec.repo_type, spec.repo_id, spec.commit))
     folder = spec.output_dir or app.config.app.output_dir
     files = (print_json if as_json else print_text)(spec, pages, folder)
-    for line in notices(plan):
+    for line in notices.listing(plan):
         click.echo(line, err=True)
     if not files:
         raise nothing_matches(spec, plan)

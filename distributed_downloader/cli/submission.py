@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from distributed_downloader.cli.app import App
     from distributed_downloader.master import Listing, MasterNode, Submitted
     from distributed_downloader.models import JobState
-    from distributed_downloader.plan import Plan
 
 #: Files between two lines about a listing where there is no terminal.
 FILES_PER_LINE = 50_000
@@ -46,14 +45,14 @@ def listing_progress(console: Console) -> Iterator[Callable[[Listing], None]]:
 
 def summary(submitted: Submitted) -> list[str]:
     """Return what came of a submission, and what to do next."""
-    from distributed_downloader.display import units
+    from distributed_downloader.display import notices, units
 
     job = submitted.after
     spec = job.spec
     files = f"{units.count(job.files, 'file')}, {units.size(job.bytes_total)}"
     return [
         f"{units.repo(spec)} at {spec.revision} ({spec.commit[:8]}): {files}; {_outcome(submitted)}",
-        *notices(submitted.plan),
+        *notices.listing(submitted.plan),
         *settled_before(submitted),
         *([] if job.state.ended else _next_steps(submitted.job, job.spec.output_dir)),
     ]
@@ -85,25 +84,6 @@ def settled_before(submitted: Submitted) -> list[str]:
         f"note: job {submitted.job} was there already: --split counts for its files that are not begun yet; "
         f"`hf-downloader forget {submitted.job}` first to change it for all"
     ]
-
-
-def notices(plan: Plan) -> list[str]:
-    """Return what a listing has that needs a person's eye."""
-    from distributed_downloader.display import units
-
-    lines = [f"refused: {units.safe(path)}: {reason}" for path, reason in plan.skipped]
-    if plan.skipped_count > len(plan.skipped):
-        lines.append(f"refused: {plan.skipped_count - len(plan.skipped):,} more")
-    for one, other in plan.alike:
-        lines.append(
-            f"note: {units.safe(one)} and {units.safe(other)} are one file on a disk that ignores case"
-        )
-    if plan.unhashed:
-        lines.append(
-            f"note: the hub tells no hash of {units.count(plan.unhashed, 'file')}, so that only sizes can be "
-            "checked; is the repo gated and your token without access?"
-        )
-    return lines
 
 
 def _next_steps(job: int, output_dir: str) -> list[str]:

@@ -94,7 +94,8 @@ SETTINGS: dict[str, Setting] = {
 class ConfigManager:
     """Finds the settings: flags win over environment, file and defaults, in that order.
 
-    `flags` maps `section.key` to a value; an empty environment variable counts as not set.
+    `flags` maps `section.key` to a value; an empty environment variable counts as not set. `in_code` says
+    that they come from a program and not from a command line.
     """
 
     def __init__(
@@ -102,13 +103,16 @@ class ConfigManager:
         config_file: Path | None = None,
         flags: Mapping[str, object] | None = None,
         environ: Mapping[str, str] = os.environ,
+        *,
+        in_code: bool = False,
     ) -> None:
         self._named = config_file
-        self._flags = flags or {}
+        self._flags, self._in_code = flags or {}, in_code
         self._environ = environ
         #: The file that was read, if any; known after `load`.
         self.file: Path | None = None
-        #: `section.key` -> `flag --redis-host`, `environment REDIS_HOST`, a file's name or `default`.
+        #: `section.key` -> `flag --redis-host`, `settings` if it is in code, `environment REDIS_HOST`, a
+        #: file's name or `default`.
         self.sources: dict[str, str] = {}
         #: What is allowed but unwise, for people to read.
         self.warnings: list[str] = []
@@ -118,7 +122,8 @@ class ConfigManager:
         self.warnings = []
         given = self._given()
         settle_address(given)
-        self.warnings += [_exposed_flag(name) for name in self._flags if _is_secret(name, given)]
+        if not self._in_code:
+            self.warnings += [_exposed_flag(name) for name in self._flags if _is_secret(name, given)]
         self.sources = {name: given[name].source if name in given else "default" for name in SETTINGS}
         raw: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
         for name, entry in given.items():
@@ -140,8 +145,10 @@ class ConfigManager:
         unknown = sorted(self._flags.keys() - SETTINGS.keys())
         if unknown:
             raise ConfigError(f"no setting is called {unknown[0]}")
-        flags = {name: f"flag {SETTINGS[name].source.flag}".strip() for name in self._flags}
-        return {name: Given(value, flags[name], FLAG) for name, value in self._flags.items()}
+        return {name: Given(value, self._flag(name), FLAG) for name, value in self._flags.items()}
+
+    def _flag(self, name: str) -> str:
+        return "settings" if self._in_code else f"flag {SETTINGS[name].source.flag}".strip()
 
     def _from_environment(self) -> dict[str, Given]:
         found = {}

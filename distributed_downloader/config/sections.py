@@ -153,16 +153,18 @@ class HuggingFaceConfig(Model):
     enable_hf_transfer: Annotated[Switch, From(env="HF_HUB_ENABLE_HF_TRANSFER")] = Field(
         default=False,
         description="Fetch whole files of 64 MiB and more through the library hf_transfer, where it is "
-        "installed and `engine` is auto or http; not for parts of files, nor under a limit of bandwidth.",
+        "installed and `engine` is not hub or xet; not for parts of files, nor under a limit of bandwidth.",
     )
     endpoint: Annotated[str, From("--endpoint", "HF_ENDPOINT")] = Field(
         default="https://huggingface.co", description="The hub, or a mirror of it."
     )
-    engine: Annotated[Literal["auto", "http", "hub", "xet"], From(allowed="auto, http, hub or xet")] = Field(
+    engine: Annotated[
+        Literal["auto", "direct", "http", "hub", "xet"], From(allowed="auto, direct, http, hub or xet")
+    ] = Field(
         default="auto",
         description="What fetches the bytes: http (our own, resumes), hub (huggingface_hub), xet (hf_xet for "
-        "files that are on Xet; small ones lie in git and come over http), or auto (http, then another where "
-        "http fails).",
+        "files that are on Xet; small ones lie in git and come over http), auto (http, then another where "
+        "http fails), or direct (the same without hub).",
     )
 
     @field_validator("token")

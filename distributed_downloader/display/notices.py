@@ -1,4 +1,4 @@
-"""The words for what concerns all who look on: Redis, pauses of hubs, and what to do about failed files."""
+"""The words for what concerns all who look on: Redis, pauses of hubs, odd listings, and failed files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from distributed_downloader.display import units
 from distributed_downloader.display.snapshot import Silence, Snapshot
 from distributed_downloader.models import JobState, JobStatus
 from distributed_downloader.outage import Absence
+from distributed_downloader.plan import Plan
 from distributed_downloader.quota import HubBudget
 
 FULL = "Redis is full: raise its maxmemory; until then nothing goes on, and workers seem to be gone"
@@ -74,6 +75,23 @@ def again(snapshot: Snapshot) -> str:
 def _name(jobs: Iterable[int]) -> str:
     only, *others = [*map(str, jobs), "JOB"]
     return only if len(others) < 2 else "JOB"
+
+
+def listing(plan: Plan) -> list[str]:
+    """Return what a listing has that needs a person's eye."""
+    lines = [f"refused: {units.safe(path)}: {reason}" for path, reason in plan.skipped]
+    if plan.skipped_count > len(plan.skipped):
+        lines.append(f"refused: {plan.skipped_count - len(plan.skipped):,} more")
+    for one, other in plan.alike:
+        lines.append(
+            f"note: {units.safe(one)} and {units.safe(other)} are one file on a disk that ignores case"
+        )
+    if plan.unhashed:
+        lines.append(
+            f"note: the hub tells no hash of {units.count(plan.unhashed, 'file')}, so that only sizes can be "
+            "checked; is the repo gated and your token without access?"
+        )
+    return lines
 
 
 def retry(job: int | str) -> str:

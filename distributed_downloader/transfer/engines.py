@@ -75,12 +75,12 @@ class Engines:
         choice, sink = self._settings.engine, context.sink
         if self._settings.enable_hf_transfer and self._suits_hf_transfer(context):
             yield "hf_transfer"
-        if choice in ("http", "auto") or (choice == "xet" and not context.task.file.sha256):
+        if choice in ("http", "auto", "direct") or (choice == "xet" and not context.task.file.sha256):
             inherited = sink.inherited
             yield "http"
             if inherited and not sink.size:
                 yield "http"  # what an earlier process left may have been the bad part
-        if choice in ("xet", "auto") and context.task.file.sha256:
+        if choice in ("xet", "auto", "direct") and context.task.file.sha256:
             yield "xet"  # which has large files only; what lies in git goes over HTTP
         if choice == "hub" or (choice == "auto" and not context.is_part):
             yield "hub"

@@ -56,7 +56,7 @@ _NAME = "file"
 
 def objection(settings: HuggingFaceConfig, *, limited: bool) -> str:
     """Return why this machine cannot use hf_transfer, whatever the file; "" if it can."""
-    if settings.engine not in ("auto", "http"):
+    if settings.engine not in ("auto", "direct", "http"):
         return f"[huggingface] engine = {settings.engine} leaves no room for it"
     if settings.disable_ssl_verify:
         return "hf_transfer cannot skip certificate checks, as disable_ssl_verify wants"

@@ -14,7 +14,6 @@ import redis
 from distributed_downloader.budget import Budgets
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.cli.app import App
-from distributed_downloader.cli.download import one_budget
 from distributed_downloader.config import HuggingFaceConfig
 from distributed_downloader.local_hub import LocalHub
 from distributed_downloader.local_hub.repo import LocalRepo
@@ -22,6 +21,7 @@ from distributed_downloader.quota import spare, told
 from distributed_downloader.redis_budgets import RedisBudgets
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.ssl_config import HttpClient
+from distributed_downloader.standalone import one_budget
 from tests.e2e.fleet import Fleet, tree, until
 from tests.hub.synthetic import SyntheticSnapshot
 from tests.queue.base import status_of

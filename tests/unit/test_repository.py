@@ -386,8 +386,10 @@ def imports(path: Path) -> set[str]:
 
 def test_nothing_below_knows_the_command_line() -> None:
     allowed = {path for path in FILES if "cli" in path.relative_to(PACKAGE).parts} | {PACKAGE / "__main__.py"}
-    prefix = "distributed_downloader.cli"
-    users = {name_of(p) for p in FILES if p not in allowed and any(m.startswith(prefix) for m in imports(p))}
+    prefix = "distributed_downloader.cli."
+    users = {
+        name_of(p) for p in FILES if p not in allowed and any(f"{m}.".startswith(prefix) for m in imports(p))
+    }
     assert users == set()
 
 
