@@ -79,8 +79,12 @@ class Connections:
 
     def close(self) -> None:
         """Close the connections that are not in use."""
-        self._direct.clear()  # a pool closes them when nobody knows it any more
+        self._direct.clear()
         for manager in self._managers.values():
+            # The library leaves this to the garbage collector, and the trace of an error may know a pool.
+            for pool in map(manager.pools.get, manager.pools.keys()):
+                if pool:
+                    pool.close()
             manager.clear()
 
     def _send_once(

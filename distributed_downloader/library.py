@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from distributed_downloader.client import Client
 from distributed_downloader.config import AppConfig, ConfigManager
-from distributed_downloader.display import notices
+from distributed_downloader.display import notices, units
 from distributed_downloader.errors import FilesFailedError, UsageError
 from distributed_downloader.master import JobRequest, MasterNode
 from distributed_downloader.models import Failure, JobStatus
@@ -268,5 +268,5 @@ def _incomplete(
     reasons = {each.path: each.error for each in failures} | {each.path: each.reason for each in refused}
     first = next((f": {path}: {reason}" for path, reason in reasons.items()), "")
     more = f" (and {count - 1:,} more)" if first and count > 1 else ""
-    text = f"{count:,} files of {job.spec.repo_id} are missing{first}{more}; {again}"
-    return FilesFailedError(text, reasons, count)
+    missing = f"{units.repo(job.spec)} lacks {units.count(count, 'file')}"
+    return FilesFailedError(f"{missing}{first}{more}; {again}", reasons, count)

@@ -264,7 +264,7 @@ def test_switches_off(text: str) -> None:
         ("huggingface.endpoint", "https://a b", "https://"),
         ("huggingface.endpoint", "https://host:port", "must be a URL"),
         ("huggingface.endpoint", "https://host/#top", "without"),
-        ("huggingface.engine", "wget", "auto, http, hub or xet"),
+        ("huggingface.engine", "wget", "auto, direct, http, hub or xet"),
         ("huggingface.cache_dir", '"/fast"', "without quotes"),
         ("nas.path", "relative/folder", "absolute"),
         ("nas.copy_threads", "0", "1 to 16"),
@@ -688,3 +688,18 @@ def test_settings_know_their_names() -> None:
         "redis.sentinel_password",
         "huggingface.token",
     }
+
+
+def test_settings_in_code_win_and_say_where_they_come_from() -> None:
+    settings = {"redis.password": "hunter2", "app.concurrency": 8, "app.max_bandwidth": 1_000_000}
+    manager = ConfigManager(None, settings, {"REDIS_PASSWORD": "other"}, in_code=True)
+    config = manager.load()
+    assert config.redis.password.get_secret_value() == "hunter2"
+    assert (config.app.concurrency, config.app.max_bandwidth) == (8, 1_000_000)
+    assert manager.sources["app.concurrency"] == "settings"
+    assert manager.warnings == []  # nobody else sees them, as they would a command line
+
+
+def test_a_bad_setting_in_code_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^settings: \[app\] concurrency = 'many'"):
+        ConfigManager(None, {"app.concurrency": "many"}, {}, in_code=True).load()

@@ -51,6 +51,32 @@ def test_it_goes_when_its_parent_is_killed() -> None:
     assert not server.is_running()
 
 
+def test_it_goes_though_a_process_was_forked_off_meanwhile() -> None:
+    """Which has all that its parent had open, as the workers of a pool do."""
+    code = (
+        "import os, signal; from distributed_downloader.embedded import EmbeddedRedis\n"
+        "with EmbeddedRedis():\n"
+        "    if not (child := os.fork()): signal.pause()\n"
+        "os.kill(child, signal.SIGKILL); print('gone')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("gone\n", "")
+
+
+def test_nothing_is_left_of_a_start_that_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: EmbeddedRedis) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EmbeddedRedis, "_listens", interrupt)
+    started = EmbeddedRedis()
+    with pytest.raises(KeyboardInterrupt), started:
+        pass
+    assert not Path(started.url.removeprefix("unix://")).parent.exists()
+    assert psutil.Process().children() == []
+
+
 def test_a_server_that_cannot_start_is_an_error_that_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

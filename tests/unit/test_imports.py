@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import distributed_downloader
 from distributed_downloader.imports import quick_imports, whole_imports
 
 NAME = "half_there"
@@ -55,6 +56,18 @@ def test_help_imports_no_libraries_but_one(monkeypatch: pytest.MonkeyPatch) -> N
     found = imported("from distributed_downloader.cli import run; run(['--help'])", monkeypatch)
     assert {"click", "distributed_downloader.cli.worker", "distributed_downloader.cli.forget"} <= found
     assert not found & {"concurrent.futures", "logging", "pydantic", "redis", "requests", "rich", "urllib3"}
+
+
+def test_the_package_imports_nothing_until_a_name_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import distributed_downloader as package; assert {*package.__all__} <= {*dir(package)}"
+    found = imported(code, monkeypatch)
+    assert [name for name in found if name.startswith("distributed_downloader.")] == []
+    assert not found & {"logging", "pydantic", "redis"}
+
+
+def test_every_public_name_is_there_and_no_other() -> None:
+    assert all(hasattr(distributed_downloader, name) for name in distributed_downloader.__all__)
+    assert not hasattr(distributed_downloader, "upload")
 
 
 def test_a_worker_begins_without_what_it_may_never_need(monkeypatch: pytest.MonkeyPatch) -> None:
