@@ -313,7 +313,7 @@ def test_a_refused_answer_does_not_cost_what_is_there(bench: Bench) -> None:
     assert [path.read_bytes() for path in bench.partials()] == [half]
 
 
-@pytest.mark.parametrize(("choice", "expected"), [("http", (1, 0)), ("hub", (0, 1))])
+@pytest.mark.parametrize(("choice", "expected"), [("http", (1, 0)), ("hub", (0, 1)), ("direct", (1, 0))])
 def test_who_chooses_one_engine_gets_no_other(bench: Bench, choice: str, expected: tuple[int, int]) -> None:
     http, hub = FakeEngine("http", fails(EngineError("a"))), FakeEngine("hub", fails(EngineError("b")))
     with pytest.raises(EngineError):
