@@ -75,9 +75,9 @@ def _aggregator(config: AppConfig, redis: RedisClient, folders: Folders) -> NASA
 
 def _files(redis: RedisClient, job: int) -> JobFiles:
     """Return what tells the files of a job."""
-    from distributed_downloader.redis_files import RedisFiles  # noqa: PLC0415
+    from distributed_downloader.redis_closing import RedisClosing  # noqa: PLC0415
 
-    return RedisFiles(redis, job)
+    return RedisClosing(redis, job)
 
 
 def _throttle(config: AppConfig, redis: RedisClient) -> Throttle:

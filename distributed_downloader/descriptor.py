@@ -35,6 +35,14 @@ class RepoFile(Model):
         return f"{self.size}\t{self.sha256 or self.git_sha1 or ''}\t{self.path}{clash}"
 
 
+class Extra(Model):
+    """Files in a repo's folder that are none of its own."""
+
+    count: Count = 0
+    #: The first of them.
+    first: tuple[str, ...] = ()
+
+
 class DoneFile(NamedTuple):
     """A file of a job that is complete."""
 

@@ -17,6 +17,7 @@ DownloaderError                      exit code 1
     |   +-- AccessError                      401, or 403 of a gated repo
     |   +-- NotFoundError                    repo, revision or file
     |   +-- RefusedError                     unsafe path, foreign folder: policy
+    |   +-- FlawError                        a check found the file missing or wrong
     +-- TransientError                   another try may help
     |   +-- NetworkError                     reset, truncated body, redirects in a circle
     |   |   +-- NoAnswerError                    closed before an answer began
@@ -45,6 +46,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Literal
 
 
 def one_line(error: object) -> str:
@@ -131,6 +133,14 @@ class NotFoundError(PermanentError):
 
 class RefusedError(PermanentError):
     """Our own policy refuses: an unsafe path, or a folder that belongs to another repo."""
+
+
+class FlawError(PermanentError):
+    """A check found that the file is missing, or not what the hub lists."""
+
+    def __init__(self, message: str, found: Literal["missing", "wrong"]) -> None:
+        super().__init__(message)
+        self.found = found
 
 
 class TransientError(TransferError):

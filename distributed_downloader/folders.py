@@ -65,7 +65,7 @@ class Folders:
         Raises LocalError where the job does not tell which folder it is, and the one seen here has gone.
         """
         root = self.root(spec)
-        if spec.output_dir and spec.place:
+        if spec.place:
             require_place(root, spec.place)
         elif root in self._ids:
             self._require_still(root)
@@ -75,7 +75,7 @@ class Folders:
 
     def place(self, spec: JobSpec) -> str:
         """Return the id of the folder into which a job's whole files go, "" if it has none."""
-        return (spec.output_dir and spec.place) or self._ids.get(self.root(spec), "")
+        return spec.place or self._ids.get(self.root(spec), "")
 
     def root(self, spec: JobSpec) -> Path:
         """Return where a job's whole files go, whether or not this machine sees it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 #: Files in one submission: what one Redis script handles without keeping others waiting.
 CHUNK = 1000
+#: A listing, page by page.
+Pages = Generator[list[RepoFile], None, None]
 DEFAULT_REVISION = "main"
 
 
@@ -170,19 +172,25 @@ class MasterNode:
         return prepare(self._hub, request, self._rules)
 
     def submit(
-        self, spec: JobSpec, weight: int, on_progress: Callable[[Listing], None] = lambda _: None
+        self,
+        spec: JobSpec,
+        weight: int,
+        on_progress: Callable[[Listing], None] = lambda _: None,
+        listing: Pages | None = None,
     ) -> Submitted:
         """Make the job, or find it, and queue what of it is not queued yet.
 
-        `on_progress` is called as soon as the job exists, and then after each page.
+        `on_progress` is called as soon as the job exists, and then after each page. `listing` has the files
+        where the hub is not to be asked for them.
         The same repo, commit, filters and output is the same job: a listing that was interrupted goes
         on, a paused or cancelled job is resumed, and files that failed are queued again. Raises
         NotFoundError when no file matches (nothing is made then), and ConflictError when the job cannot
         go on.
         """
         plan = plan_of(spec)
-        with closing(self._hub.pages(spec.repo_type, spec.repo_id, spec.commit)) as listing:
-            pages = plan.pages(listing)
+        found = listing or self._hub.pages(spec.repo_type, spec.repo_id, spec.commit)
+        with closing(found):
+            pages = plan.pages(found)
             first = next(pages, None)
             if first is None:
                 raise nothing_matches(spec, plan)
@@ -192,7 +200,8 @@ class MasterNode:
                 self._redis.whole(job, unsplit)
             on_progress(Listing(job))
             before = self._revive(job)
-            queued = self._fill(job, plan, chain([first], pages), on_progress)
+            feed = _Feed(self._redis, job, always=bool(spec.check))
+            queued = _fill(feed, plan, chain([first], pages), on_progress)
         return Submitted(job, created, before, self._view.job(job), queued, plan)
 
     def wait(
@@ -233,27 +242,28 @@ class MasterNode:
             self._redis.control("retry", job)
         return status
 
-    def _fill(
-        self, job: int, plan: Plan, pages: Iterable[list[RepoFile]], on_progress: Callable[[Listing], None]
-    ) -> int:
-        """Queue what the job does not have yet of the listing; return how many files that were."""
-        feed = _Feed(self._redis, job)
-        if feed.complete:
-            return 0
-        for page in pages:
-            for start in range(0, len(page), CHUNK):
-                feed.add(page[start : start + CHUNK])
-                on_progress(Listing(job, feed.files, feed.size))
-        feed.finish(Descriptor.of_closing(whole=plan.is_whole))
-        return feed.queued
+
+def _fill(
+    feed: _Feed, plan: Plan, pages: Iterable[list[RepoFile]], on_progress: Callable[[Listing], None]
+) -> int:
+    """Queue what the job does not have yet of the listing; return how many files that were."""
+    if feed.complete:
+        return 0
+    for page in pages:
+        for start in range(0, len(page), CHUNK):
+            feed.add(page[start : start + CHUNK])
+            on_progress(Listing(feed.job, feed.files, feed.size))
+    feed.finish(Descriptor.of_closing(whole=plan.is_whole))
+    return feed.queued
 
 
 class _Feed:
     """Adds a listing to a job that may have the beginning of it already, and checks that it is the same."""
 
-    def __init__(self, redis: RedisClient, job: int) -> None:
-        self._redis = redis
-        self._job = job
+    def __init__(self, redis: RedisClient, job: int, *, always: bool) -> None:
+        """`always` if the job is closed also where files have failed."""
+        self._redis, self._always = redis, always
+        self.job = job
         self._hash = hashlib.sha256()
         self._read_job()
         self.files = self.size = self.queued = 0
@@ -273,7 +283,7 @@ class _Feed:
         """Say that the listing is complete, and what closes the job when all files are."""
         if self.files != self._total:
             raise self._conflict()
-        if not self._redis.seal(self._job, self.files, closing.to_line()):
+        if not self._redis.seal(self.job, self.files, closing.to_line(), always=self._always):
             self._read_job()
             raise self._conflict()
 
@@ -281,7 +291,7 @@ class _Feed:
         """Queue files; return False if another master was faster, whose files are then skipped."""
         digest = self._hash.copy()
         digest.update(_lines(files))
-        if self._redis.submit(self._job, self.files, biggest_first(files), digest.hexdigest()):
+        if self._redis.submit(self.job, self.files, biggest_first(files), digest.hexdigest()):
             self._go_past(files)
             self._total = self.files
             self.queued += len(files)
@@ -292,7 +302,7 @@ class _Feed:
         return False
 
     def _read_job(self) -> None:
-        self._total, self._digest, self.complete = self._redis.listed(self._job)
+        self._total, self._digest, self.complete = self._redis.listed(self.job)
 
     def _go_past(self, files: Sequence[RepoFile]) -> None:
         self._hash.update(_lines(files))
@@ -307,12 +317,12 @@ class _Feed:
     def _conflict(self) -> ConflictError:
         if self._total < self.files:
             return ConflictError(
-                f"Redis lost the end of the listing of job {self._job}, maybe with its last second; "
+                f"Redis lost the end of the listing of job {self.job}, maybe with its last second; "
                 "run the same command again: it goes on from there"
             )
         return ConflictError(
-            f"the hub now lists this commit otherwise than when job {self._job} was begun (another mirror?); "
-            f"run `hf-downloader forget {self._job}` and then this command again: what is there is kept"
+            f"the hub now lists this commit otherwise than when job {self.job} was begun (another mirror?); "
+            f"run `hf-downloader forget {self.job}` and then this command again: what is there is kept"
         )
 
 

@@ -121,17 +121,15 @@ class JobSpec(Model):
     layout: Layout = Layout.TREE
     #: Whether files are fetched that are there already.
     force: bool = False
-    #: How files that are there are checked, by hash or by size; "" = the job fetches files.
+    #: How the files are checked that are there, by hash or by size; "" = the job fetches files.
     check: Literal["", "hash", "size"] = ""
-    #: Whether what is found missing or wrong is fetched.
-    repair: bool = False
     #: What makes this a job of its own, whatever ran before; "" for a job that is found again.
     run: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{0,32}$")] = ""
 
     def identity(self) -> str:
         """Return a digest that is equal for the same repo, commit, filters, output and layout."""
         only_how = {"revision", "endpoint", "place", "nas", "split_over", "part_size"}
-        only_how |= {"force", "check", "repair"}  # `run` tells such a job from any other
+        only_how |= {"force", "check"}  # `run` tells such a job from any other
         usual = {"flat": False, "layout": Layout.TREE, "run": ""}
         only_how |= {name for name, value in usual.items() if getattr(self, name) == value}
         parts = self.model_dump(mode="json", exclude=only_how)
@@ -249,6 +247,8 @@ class Failure(Model):
     at: float
     #: Bytes of the file that lie on `host`, if it is to go on from them.
     kept: Count = 0
+    #: What a check found.
+    found: Literal["", "missing", "wrong"] = ""
 
 
 class JobStatus(Model):
@@ -284,6 +284,9 @@ class JobStatus(Model):
     unsplit: str = ""
     #: Why no living worker can go on with the job, or "".
     blocked: str = ""
+    #: Files that are no files of the repo, as a check found them: the first, and how many.
+    extra: tuple[str, ...] = ()
+    extra_count: int = 0
     created_at: float
     ended_at: float | None = None
 

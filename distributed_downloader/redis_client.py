@@ -151,12 +151,14 @@ class RedisClient:
             "run the same command again: what is on disk is kept"
         )
 
-    def seal(self, job: int, files: int, closing: str = "") -> bool:
+    def seal(self, job: int, files: int, closing: str = "", *, always: bool = False) -> bool:
         """Say that the listing is complete, so that the job may end; False if it has not that many files.
 
-        `closing` describes its last task, which is handed out when all else is done, and on the NAS.
+        `closing` describes its last task, which is handed out when all else is done, and on the NAS; `always`
+        if it may have failed as well.
         """
-        return bool(self.scripts.run("seal", job, files, self._made.get(job, ""), closing))
+        made = self._made.get(job, "")
+        return bool(self.scripts.run("seal", job, files, made, closing, int(always)))
 
     # -- the worker's part ------------------------------------------------------------------------
 

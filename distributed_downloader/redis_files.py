@@ -12,7 +12,6 @@ from itertools import islice
 from pydantic import ValidationError
 
 from distributed_downloader.checks import number_or
-from distributed_downloader.descriptor import DoneFile
 from distributed_downloader.errors import RefusedError
 from distributed_downloader.models import (
     Descriptor,
@@ -76,7 +75,7 @@ class _Places:
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """One task as it lies in Redis."""
 
     task: int
@@ -127,23 +126,20 @@ class RedisFiles:
                 path, error = failures[task].path, failures[task].error
                 yield FileProgress(path=path, size=size, status=TaskStatus.FAILED, error=error)
 
-    def done(self) -> Iterator[DoneFile]:
-        """Yield the files that are complete, in the order of the listing."""
+    def rows(self) -> Iterator[Row]:
+        """Yield how each file stands, in the order of the listing, as it lies in Redis."""
         with translated(self._client.address):
-            about: Answer = self._redis.hmget(self._client.key(f"job:{self._job}"), ["total", "created_at"])
-        total, created_at = (number_or(text, 0) for text in about)
-        hosts = self._hosts()
+            about: Answer = self._redis.hmget(self._client.key(f"job:{self._job}"), ["total"])
+        total = number_or(about[0], 0)
         for first in range(0, total, _CHUNK):
-            for row in self._rows(range(first, min(first + _CHUNK, total))):
-                if row.done and row.line is not None and row.is_file:
-                    at = created_at / 1000 + row.second
-                    yield DoneFile(row.about.file, hosts.get(row.host, ""), at)
+            rows = self._rows(range(first, min(first + _CHUNK, total)))
+            yield from (row for row in rows if row.line is not None and row.is_file)
 
-    def delivered(self) -> int:
-        """Return how many files of the job are on the NAS."""
+    def hosts(self) -> dict[int, str]:
+        """Return the hosts where files of the job lie, by the number that a row has."""
         with translated(self._client.address):
-            about: Answer = self._redis.hmget(self._client.key(f"job:{self._job}"), ["delivered"])
-        return number_or(about[0], 0)
+            numbers: Answer = self._redis.hgetall(self._key("hosts"))
+        return {number_or(number, 0): host for host, number in numbers.items()}
 
     def _chunk(self, tasks: range, places: _Places) -> Iterator[FileProgress]:
         rows = [row for row in self._rows(tasks) if row.line is not None and row.is_file]
@@ -172,7 +168,7 @@ class RedisFiles:
                     next_try=wait,
                 )
 
-    def _rows(self, tasks: range) -> Iterator[_Row]:
+    def _rows(self, tasks: range) -> Iterator[Row]:
         first, last = tasks[0], tasks[-1]
         names = [str(task) for task in tasks]
         with translated(self._client.address), self._redis.pipeline(transaction=True) as pipe:
@@ -186,7 +182,7 @@ class RedisFiles:
             where = hosts[_WHERE * i : _WHERE * (i + 1)]
             host, second = int.from_bytes(where[:2], "big"), int.from_bytes(where[2:], "big")
             is_done = _bit(bits, task - first // 8 * 8)
-            yield _Row(task, lines[i], failed[i], held[i] is not None, is_done, host, second, why[i])
+            yield Row(task, lines[i], failed[i], held[i] is not None, is_done, host, second, why[i])
 
     def _written(self, seals: Sequence[int]) -> dict[int, int]:
         """Return the bytes that split files have of parts that are done, and of what was there before."""
@@ -218,13 +214,8 @@ class RedisFiles:
             delayed=_waits_of(self._job, delayed, now),
             parked=_waits_of(self._job, parked, now),
             flying=_flying(self._job, workers),
-            hosts=self._hosts(),
+            hosts=self.hosts(),
         )
-
-    def _hosts(self) -> dict[int, str]:
-        with translated(self._client.address):
-            numbers: Answer = self._redis.hgetall(self._key("hosts"))
-        return {number_or(number, 0): host for host, number in numbers.items()}
 
     def _key(self, part: str) -> str:
         return self._client.key(f"job:{self._job}:{part}")

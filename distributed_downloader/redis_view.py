@@ -11,6 +11,7 @@ from itertools import islice
 from pydantic import TypeAdapter, ValidationError
 
 from distributed_downloader.checks import number_or, origin
+from distributed_downloader.descriptor import Extra
 from distributed_downloader.errors import UnknownJobError
 from distributed_downloader.models import (
     Failure,
@@ -245,6 +246,7 @@ def _job(
 ) -> JobStatus | None:
     listed = about.get("sealed") == "1"
     try:
+        extra = Extra.model_validate_json(about["extra"]) if "extra" in about else Extra()
         waiting = min(waiting, int(about["out"]))
         return JobStatus(
             id=id,
@@ -269,6 +271,8 @@ def _job(
             bytes_delivered=int(about.get("bytes_delivered", 0)),
             unsplit=about.get("unsplit", ""),
             blocked=blocked if about["state"] == JobState.RUNNING.value else "",
+            extra=extra.first,
+            extra_count=extra.count,
             created_at=int(about["created_at"]) / 1000,
             ended_at=int(about["ended_at"]) / 1000 if "ended_at" in about else None,
         )

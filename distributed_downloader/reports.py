@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from distributed_downloader.completions import Completion
-from distributed_downloader.errors import PlaceUnseenError, TransferError, TransientError
+from distributed_downloader.errors import FlawError, PlaceUnseenError, TransferError, TransientError
 from distributed_downloader.models import DownloadTask, Failure
 from distributed_downloader.outcome import Divided, Finished, Outcome
 from distributed_downloader.queue_terms import Blind, Split
@@ -132,6 +132,7 @@ class Reports:
                 tries=task.tries + 1,
                 at=time.time(),
                 kept=kept,
+                found=error.found if isinstance(error, FlawError) else "",
             ),
             None if decision.action is Action.BURY else decision.delay,
             parked_for=park_seconds(kept),

@@ -315,7 +315,7 @@ class Slots:
         task, cancel, running.begun = running.task, running.cancel, True
         try:
             cancel.check()  # it may have waited here
-            if task.hold:
+            if task.hold and not task.spec.check:
                 log.info("the hub asks for a pause of %.0f s", task.hold)
                 cancel.wait(task.hold + self._pause_between())
                 cancel.check()

@@ -122,10 +122,11 @@ class HashThread:
             self._busy.release()
 
 
-def feed(fd: int, hasher: Hasher, cancel: Cancel) -> None:
-    """Hash an open file from its beginning to its end; raises StoppedError, OSError."""
+def feed(fd: int, hasher: Hasher, cancel: Cancel, progress: Callable[[int], object] = lambda _: None) -> None:
+    """Hash an open file from beginning to end, telling how far it is; raises StoppedError, OSError."""
     offset = 0
     while data := os.pread(fd, READ_SIZE, offset):
         cancel.check()
         hasher.update(data)
         offset += len(data)
+        progress(offset)

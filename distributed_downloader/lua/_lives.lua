@@ -121,8 +121,11 @@ local function settle(job, now)
   if about[3] > 0 then return end
   if about[1] == 'cancelled' then return finish(job, 'cancelled', now) end
   if about[2] ~= '1' or about[4] + about[5] > 0 then return end
-  local closing = about[10]
-  if about[6] + about[7] > (closing and 1 or 0) then return finish(job, 'failed', now) end
+  local closing, always = string.match(about[10] or '', '^(%d+)(!?)$')
+  if about[6] + about[7] > (closing and 1 or 0) then
+    if always == '!' then return let_close(job, closing, about[1]) end
+    return finish(job, 'failed', now)
+  end
   if (tonumber(about[9]) or 0) > 0 then
     redis.call('HSET', jobkey(job), 'state', 'delivering')
     redis.call('ZREM', key('fair'), job)

@@ -135,14 +135,17 @@ local function complete(token, bytes, written, told, owes)
   return seal and finish_part(job, seal, written == '1' and start .. '+' .. length or '') and 3 or 1
 end
 
--- A job may have come to its end where none of its tasks is out.
+-- A job may have come to its end where none of its tasks is out. Returns whether anything was counted.
 local function count()
+  local any = false
   for job, sum in pairs(done) do
     if sum.n > 0 then
+      any = true
       add(jobkey(job), 'bytes_done', sum.bytes)
       if move(job, 'out', 'done', sum.n) <= 0 then touched[job] = true end
     end
   end
+  return any
 end
 
 local function complete_all()
@@ -152,8 +155,8 @@ local function complete_all()
 end
 
 local all, problem = pcall(complete_all)
-count()   -- also what was done before a problem: that is reported again, and must be found to be done
+local counted = count()   -- also what was done before a problem: that is reported again, and must be found to be done
 if not all then error(problem, 0) end
-if next(done) then feed() end
+if counted then feed() end
 for job in pairs(touched) do settle(job, clock()) end
 return answers

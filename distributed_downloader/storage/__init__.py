@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.errors import ConflictError, CorruptError, RefusedError, TransferError
@@ -40,6 +41,13 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: A split file and its journal, which many machines use without locks, are as old as the newer of the two.
 _TWINS = {".split": ".records", ".records": ".split"}
+
+
+class Flaw(NamedTuple):
+    """What is wrong with a file that should be there."""
+
+    found: Literal["missing", "wrong"]
+    why: str
 
 
 class RepoFolder:
@@ -123,20 +131,30 @@ class RepoFolder:
 
         Without a hash only an empty file counts, for another commit's file may have the same size.
         """
+        provable = file.sha256 or file.git_sha1 or file.size == 0
+        return bool(provable) and self.flaw(file, cancel) is None
+
+    def flaw(
+        self,
+        file: RepoFile,
+        cancel: Cancel,
+        progress: Callable[[int], object] = lambda _: None,
+        *,
+        quick: bool = False,
+    ) -> Flaw | None:
+        """Return what is wrong with the published file; None if its size and hash are right.
+
+        If `quick`, the size is enough; it is all there is where the hub told no hash.
+        """
         target = self._target(file)
         with disk(target):
             fd = self._open_published(target)
             if fd is None:
-                return False
-            hasher = Hasher(file)
+                return Flaw("missing", "there is no such file")
             try:
-                info = os.fstat(fd)
-                if not stat.S_ISREG(info.st_mode) or info.st_size != file.size:
-                    return False
-                feed(fd, hasher, cancel)
+                return _flaw_of(fd, file, cancel, progress, quick=quick)
             finally:
                 os.close(fd)
-        return _is_right(hasher) and (hasher.proves or file.size == 0)
 
     def size_of(self, file: RepoFile) -> int | None:
         """Return how many bytes the file has that has the name, right or wrong; None if there is none."""
@@ -274,9 +292,19 @@ def _age(folder: int, name: str) -> float | None:
         return None
 
 
-def _is_right(hasher: Hasher) -> bool:
+def _flaw_of(
+    fd: int, file: RepoFile, cancel: Cancel, progress: Callable[[int], object], *, quick: bool
+) -> Flaw | None:
+    info, hasher = os.fstat(fd), Hasher(file)
+    if not stat.S_ISREG(info.st_mode):
+        return Flaw("wrong", "it is no file")
+    if info.st_size != file.size:
+        return Flaw("wrong", f"it has {info.st_size:,} bytes, the hub lists {file.size:,}")
+    if quick:
+        return None
+    feed(fd, hasher, cancel, progress)
     try:
         hasher.check()
-    except CorruptError:
-        return False
-    return True
+    except CorruptError as error:
+        return Flaw("wrong", str(error).removeprefix(f"{file.path}: "))
+    return None

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Protocol
 
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.descriptor import DoneFile
+from distributed_downloader.descriptor import DoneFile, Extra
 from distributed_downloader.errors import PlaceUnseenError
 from distributed_downloader.folders import Folders
 from distributed_downloader.models import DownloadTask, Layout, RepoFile
 from distributed_downloader.outcome import Finished
 from distributed_downloader.patience import unless_silent
+from distributed_downloader.plan import path_filter
 from distributed_downloader.storage import RepoFolder
 from distributed_downloader.storage.hf_cache import HfCache
 from distributed_downloader.storage.local_dir import leave_metadata
 from distributed_downloader.storage.manifest import Entry, Head, Manifests
+from distributed_downloader.storage.survey import survey
 
 #: Seconds without an answer after which a NAS counts as away.
 _NAS_SILENT = 30.0
+#: Files that are none of the repo's and are told by name; the rest is only counted.
+_EXTRA_SHOWN = 1000
 
 
 class JobFiles(Protocol):
@@ -29,6 +33,12 @@ class JobFiles(Protocol):
 
     def done(self) -> Iterator[DoneFile]:
         """Yield those that are complete, in the order of the listing."""
+
+    def names(self) -> Iterator[str]:
+        """Yield the paths of all."""
+
+    def tell_extra(self, extra: Extra) -> None:
+        """Say which others were found beside them."""
 
     def delivered(self) -> int:
         """Return how many of them are on the NAS."""
@@ -47,7 +57,10 @@ class Closings:
         """
         root = self._folders.output(task.spec)
         done = partial(self._here, task, root)
-        self._settle(task, root, done, cancel)
+        if task.spec.check:
+            self._survey(task, root, cancel)
+        else:
+            self._settle(task, root, done, cancel)
         self._write(root, Head.of(task.spec, whole=_is_whole(task)), done())
         if self._jobs(task.token.job).delivered():
             self._write_at_nas(task, cancel)
@@ -66,6 +79,15 @@ class Closings:
             HfCache(root, place, spec, cancel).show(files, whole=whole)
         elif spec.layout is Layout.LOCAL_DIR:
             leave_metadata(root, place, spec, files, cancel, whole=whole)
+
+    def _survey(self, task: DownloadTask, root: Path, cancel: Cancel) -> None:
+        """Look for files that are none of the repo's; those that the job's filters leave out do not count."""
+        spec, job = task.spec, self._jobs(task.token.job)
+        known = {hash(name) for name in job.names()}
+        wanted = path_filter(spec.include, spec.exclude)
+        found = survey(root, spec, lambda path: hash(path) in known or not wanted(path), cancel)
+        first = tuple(islice(found, _EXTRA_SHOWN))
+        job.tell_extra(Extra(count=len(first) + sum(1 for _ in found), first=first))
 
     def _here(self, task: DownloadTask, root: Path) -> Iterator[DoneFile]:
         """Yield the complete files of the job that are in the folder: all, if it is that of the job."""

@@ -117,6 +117,8 @@ class Downloader:
         about, spec = task.about, task.spec
         if about.closing:
             return self._close(task, cancel)
+        if spec.check:
+            return self._check(task, cancel, progress)
         if about.part:
             return self.split_files.part(task, cancel, progress, hold)
         if about.is_seal:
@@ -135,6 +137,12 @@ class Downloader:
         if objection:
             _hold_back(self._refused, cancel)
             raise NotAllowedError(f"{objection} on this machine: allow it there, or start a worker that may")
+
+    def _check(self, task: DownloadTask, cancel: Cancel, progress: Progress) -> Finished:
+        """See whether a file is there and right."""
+        with whole_imports():  # few jobs check
+            from distributed_downloader.transfer.checking import Checks  # noqa: PLC0415
+        return Checks(self._folders, self._on_nas).run(task, cancel, progress)
 
     def _close(self, task: DownloadTask, cancel: Cancel) -> Finished:
         """Close a job."""

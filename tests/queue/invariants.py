@@ -204,7 +204,7 @@ def _check_parts(snapshot: Snapshot, job: int, about: Mapping[str, str]) -> None
         )
         for (start, length, _), (after, _, _) in pairwise(found_parts):
             assert start + length <= after, f"two parts of {job}.{seal} overlap: {found_parts}"
-    closing = {about["closing"]} if "closing" in about else set()
+    closing = {about["closing"].rstrip("!")} if "closing" in about else set()
     assert held.keys() - seals.keys() == closing, f"I8: job {job} holds {held}"
 
 
@@ -242,8 +242,8 @@ def _check_lifetime(snapshot: Snapshot, job: int, about: Mapping[str, str]) -> N
     fades = ended and int(about.get("owed", 0)) <= 0
     keys = [f"job:{job}", *(f"job:{job}:{rest}" for rest in snapshot.names(f"job:{job}:"))]
     for key in keys:
-        # What a cancelled job still gets (chunks, due retries) goes when the whole job does.
-        if not (ended and about["state"] == "cancelled" and key.endswith((":pending", ":tasks"))):
+        # What a cancelled job still gets (chunks, due retries, its closing) goes when the whole job does.
+        if not (ended and about["state"] == "cancelled" and key.endswith((":pending", ":tasks", ":held"))):
             assert snapshot.expires[snapshot.namespace + key] == fades, f"retention: {key}, ended: {ended}"
 
 

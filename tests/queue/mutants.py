@@ -40,6 +40,7 @@ MUTANTS = (
     Mutant(
         "a job is closed although a file failed", "_lives", "(closing and 1 or 0)", "(closing and 2 or 0)"
     ),
+    Mutant("a job that checks is not closed", "_lives", "always == '!'", "false"),
     Mutant("a job is closed again and again", "_lives", "  redis.call('HDEL', jobkey(job), 'closing')\n", ""),
     Mutant("a job ends before it is closed", "_lives", "  elseif closing then\n", "  elseif false then\n"),
     Mutant("what was delivered is not closed", "_lives", "if state == 'delivering' then", "if false then"),

@@ -276,9 +276,11 @@ class World(Lost):
     def seal(self, job: Job) -> None:
         """Say that a listing is complete, maybe with a task that closes the job then."""
         last, complete = self.choose.of(["", CLOSING.to_line()]), self.look().jobs[job.id]["sealed"] == "1"
-        assert self.queue.seal(job.id, job.files, last)
+        always = self.choose.of([False, True])
+        assert self.queue.seal(job.id, job.files, last, always=always)
         if last and not complete:
             job.tasks.append(CLOSING)
+            job.always = always
 
     def send_chunk(self, job: Job) -> None:
         """Send a chunk, sometimes twice; parts may have come into being in between."""
@@ -740,6 +742,7 @@ class World(Lost):
             for (at, task), where in before.places.items()
             if at == job.id and where[0][0] == "failed"
         }
+        job.retried = job.always
         n, _ = self.queue.scripts.run("retry", job.id, "0", self.queue.limits.batch)
         self.judge_batch(before, "retry")
         again = self.queue.control("retry", job.id)

@@ -236,9 +236,9 @@ def test_it_goes_on_although_workers_have_finished_what_was_queued(
 def test_a_listing_whose_end_redis_lost_is_not_complete(redis: RedisClient) -> None:
     real = redis.seal
 
-    def lose(job: int, files: int, closing: str = "") -> bool:
+    def lose(job: int, files: int, closing: str = "", *, always: bool = False) -> bool:
         redis.commands.hincrby(redis.key(f"job:{job}"), "total", -1)
-        return real(job, files, closing)
+        return real(job, files, closing, always=always)
 
     redis.seal = lose  # type: ignore[method-assign]
     with pytest.raises(ConflictError, match=r"lost the end of the listing of job 1, .* run the same"):
