@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from distributed_downloader.cancel import Cancel
 
 RepoTypeName = Literal["model", "dataset", "space"]
+LayoutName = Literal["tree", "local-dir", "hf-cache"]
 StrPath = str | os.PathLike[str]
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ def download(
     revision: str | None = None,
     include: str | Iterable[str] = (),
     exclude: str | Iterable[str] = (),
+    layout: LayoutName | None = None,
+    force: bool = False,
     config_file: StrPath | None = None,
     settings: Mapping[str, object] | None = None,
     on_progress: Callable[[JobStatus], object] | None = None,
@@ -58,11 +61,13 @@ def download(
 
     Args:
         repo: `org/name`, `datasets/org/name`, `spaces/org/name`, or an address on the hub.
-        output_dir: The folder becomes `<output_dir>/<org>/<name>`; `[app] output_dir` by default.
+        output_dir: Folder to fill: `<output_dir>/<org>/<name>/<path>`; `[app] output_dir` by default.
         repo_type: What kind of repo; found out by default.
         revision: Branch, tag, commit or PR ref such as `refs/pr/1`; `main` by default.
         include: Only files that match one of these globs; `*` also matches `/`, `dir/` is all below `dir`.
         exclude: No files that match one of these.
+        layout: How the files lie in `output_dir`, as for `--layout`; `[app] layout` by default.
+        force: Fetch everything again, also what is there and right.
         config_file: The configuration file; by default the one that the commands would find.
         settings: `section.key` -> value, such as `{"app.concurrency": 8, "app.max_bandwidth": "10MB/s"}`;
             these win over environment and file. docs/configuration.md has all keys.
@@ -71,7 +76,8 @@ def download(
         cancel: Ends the download from any other thread, with `cancel.set("why")`.
 
     Returns:
-        The folder, an absolute path. With `[nas] enabled` the files are on the NAS too, or instead.
+        The absolute folder that has the files under their paths. With `[nas] enabled` they are on the NAS
+            too, or instead.
 
     Raises:
         FilesFailedError: Some files could not be had; it names them. The others are there.
@@ -92,7 +98,7 @@ def download(
     """
     with closing(_client(config_file, settings)) as client:
         output_dir = output_dir or client.config.app.output_dir
-        what = _What(repo, output_dir, repo_type, revision, include, exclude)
+        what = _What(repo, output_dir, repo_type, revision, include, exclude, layout, force)
         return _download(client, what.request(client.config), on_progress, cancel)
 
 
@@ -120,6 +126,8 @@ def submit(
     revision: str | None = None,
     include: str | Iterable[str] = (),
     exclude: str | Iterable[str] = (),
+    layout: LayoutName | None = None,
+    force: bool = False,
     priority: int = 1,
     config_file: StrPath | None = None,
     settings: Mapping[str, object] | None = None,
@@ -137,6 +145,8 @@ def submit(
         revision: As for `download`.
         include: As for `download`.
         exclude: As for `download`.
+        layout: As for `download`; `hf-cache` needs an `output_dir`.
+        force: As for `download`.
         priority: Weight beside other jobs, 1 to 1000: 10 gets ten files for each of a job with 1.
         config_file: As for `download`.
         settings: As for `download`; Redis is that of `[redis]`, such as `{"redis.url": "redis://head-node"}`.
@@ -156,7 +166,7 @@ def submit(
     if priority not in _PRIORITIES:
         raise UsageError(f"priority {priority} is not between {_PRIORITIES[0]} and {_PRIORITIES[-1]}")
     with closing(_client(config_file, settings)) as client:
-        what = _What(repo, output_dir or "", repo_type, revision, include, exclude)
+        what = _What(repo, output_dir or "", repo_type, revision, include, exclude, layout, force)
         request = what.request(client.config)
         client.warn_of_redis()
         client.share_budgets()
@@ -228,6 +238,8 @@ class _What(NamedTuple):
     revision: str | None
     include: str | Iterable[str]
     exclude: str | Iterable[str]
+    layout: LayoutName | None
+    force: bool
 
     def request(self, config: AppConfig) -> JobRequest:
         """Return what it comes to under these settings; raises UsageError."""
@@ -239,6 +251,8 @@ class _What(NamedTuple):
             revision=self.revision,
             include=_globs(self.include),
             exclude=_globs(self.exclude),
+            layout=self.layout,
+            force=self.force,
         )
 
 

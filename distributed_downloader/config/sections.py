@@ -36,6 +36,7 @@ from distributed_downloader.config.values import (
 from distributed_downloader.models import Model
 
 MIB = 1 << 20
+Engine = Literal["auto", "direct", "http", "hub", "xet"]
 
 
 class RedisConfig(Model):
@@ -158,9 +159,7 @@ class HuggingFaceConfig(Model):
     endpoint: Annotated[str, From("--endpoint", "HF_ENDPOINT")] = Field(
         default="https://huggingface.co", description="The hub, or a mirror of it."
     )
-    engine: Annotated[
-        Literal["auto", "direct", "http", "hub", "xet"], From(allowed="auto, direct, http, hub or xet")
-    ] = Field(
+    engine: Annotated[Engine, From(allowed="auto, direct, http, hub or xet")] = Field(
         default="auto",
         description="What fetches the bytes: http (our own, resumes), hub (huggingface_hub), xet (hf_xet for "
         "files that are on Xet; small ones lie in git and come over http), auto (http, then another where "

@@ -68,6 +68,13 @@ def two_at_once() -> dict[str, object]:
     }
 
 
+def as_cache() -> dict[str, object]:
+    """Fetch a repo as huggingface_hub keeps it, and once more though it is there."""
+    folder = download("org/name", output_dir="cache", layout="hf-cache")
+    again = download("org/name", output_dir="cache", layout="hf-cache", force=True)
+    return {"folder": str(folder), "same": folder == again}
+
+
 def refused() -> dict[str, object]:
     """Ask for what cannot be had, in many ways."""
     return {
@@ -76,6 +83,7 @@ def refused() -> dict[str, object]:
         "no file": raised(lambda: download("org/model", include="nothing*")),
         "no name": raised(lambda: download("../../etc")),
         "no type": raised(lambda: download("org/model", repo_type="modle")),  # type: ignore[arg-type]
+        "no layout": raised(lambda: submit("org/model", layout="hf-cache")),
         "no setting": raised(lambda: download("org/model", settings={"app.speed": 1})),
         "bad setting": raised(lambda: download("org/model", settings={"app.concurrency": 0})),
         "no config": raised(lambda: download("org/model", config_file="nowhere.ini")),

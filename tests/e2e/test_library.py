@@ -107,6 +107,15 @@ def test_two_downloads_at_once_leave_the_program_as_it_was(
     assert (told["huggingface_hub"], told["still a function"]) == (False, True)
 
 
+def test_a_layout_and_force_reach_the_job(fleet: Fleet, start: Start, hub: FaultyHub) -> None:
+    told = start("as_cache").end()
+    folder = Path(told["folder"])
+    assert folder.parent == fleet.folder / "cache/models--org--name/snapshots"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == SMALL
+    assert told["same"]
+    assert len(hub.log.records("cdn", BIG)) == 2
+
+
 def test_what_cannot_be_had_is_an_error_of_the_tree(start: Start) -> None:
     told = start("refused").end()
     assert {what: words.partition(":")[0] for what, words in told.items()} == {
@@ -115,6 +124,7 @@ def test_what_cannot_be_had_is_an_error_of_the_tree(start: Start) -> None:
         "no file": "NotFoundError",
         "no name": "UsageError",
         "no type": "UsageError",
+        "no layout": "UsageError",
         "no setting": "ConfigError",
         "bad setting": "ConfigError",
         "no config": "ConfigError",
