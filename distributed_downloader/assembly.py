@@ -8,6 +8,7 @@ from distributed_downloader.bandwidth import FleetThrottle
 from distributed_downloader.budget import Budgets
 from distributed_downloader.config import AppConfig
 from distributed_downloader.folders import Folders
+from distributed_downloader.headroom import Headroom
 from distributed_downloader.outage import Outage
 from distributed_downloader.redis_bandwidth import RedisBandwidth
 from distributed_downloader.redis_budgets import RedisBudgets
@@ -41,11 +42,15 @@ def make_worker(
     """
     folders = Folders(config, lambda: nas.nas if nas and nas.answers else "", alone=alone)
     nas = _aggregator(config, redis, folders) if config.nas.enabled else None
+
+    def owes() -> bool:
+        return bool(nas and config.nas.delete_after_copy and (nas.trouble or not nas.idle))
+
     downloader = Downloader(
         config,
         folders=folders,
         fleet=Fleet(RedisParts(redis).fleet, redis.whole),
-        owes=lambda: bool(nas and config.nas.delete_after_copy and (nas.trouble or not nas.idle)),
+        owes=owes,
         http=HttpClient.of(config, Budgets(RedisBudgets(redis))),
         throttle=_throttle(config, redis),
         jobs=lambda job: _files(redis, job),
@@ -61,6 +66,7 @@ def make_worker(
         folder=lambda: folders.own_id,
         deliverer=nas,
         ahead=downloader.split_files,
+        headroom=Headroom.of(config, owes),
     )
 
 

@@ -6,6 +6,7 @@ import logging
 import time
 
 from distributed_downloader.errors import HubAwayError, PlaceUnseenError, TransferError, WaitsForNasError
+from distributed_downloader.headroom import Headroom
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +19,8 @@ _LONGEST_BLIND = 60.0
 class Rest:
     """For all threads of one worker; a race between two only makes a pause a little longer."""
 
-    def __init__(self) -> None:
+    def __init__(self, headroom: Headroom | None = None) -> None:
+        self._headroom = headroom or Headroom()
         self._seconds = 0.0
         self._until = 0.0
         self._reason = ""
@@ -28,12 +30,20 @@ class Rest:
     @property
     def reason(self) -> str:
         """Why nothing is claimed at the moment, or ""."""
+        return self._rests or self._headroom.reason
+
+    @property
+    def _rests(self) -> str:
         return self._reason if time.monotonic() < self._until else ""
 
     @property
     def passes(self) -> bool:
         """Whether the trouble ends by itself."""
-        return self._passes
+        return self._passes if self._rests else self._headroom.passes
+
+    def look(self) -> str:
+        """Look at what the machine has left, and return `reason`; for the one thread that claims."""
+        return self._rests or self._headroom.look()
 
     @property
     def refusal(self) -> str:

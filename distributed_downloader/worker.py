@@ -15,6 +15,7 @@ from distributed_downloader.claims import Claims
 from distributed_downloader.completions import Completions
 from distributed_downloader.deliverer import Deliverer
 from distributed_downloader.errors import RedisUnavailableError
+from distributed_downloader.headroom import Headroom
 from distributed_downloader.heartbeat import Heartbeat
 from distributed_downloader.hold import now
 from distributed_downloader.imports import whole_imports
@@ -59,6 +60,7 @@ class WorkerNode:
         folder: Callable[[], str] = lambda: "",
         deliverer: Deliverer | None = None,
         ahead: ReadAhead | None = None,
+        headroom: Headroom | None = None,
     ) -> None:
         """Make a worker that has not entered the fleet yet.
 
@@ -72,7 +74,7 @@ class WorkerNode:
         self._host = socket.gethostname()
         self._started_at = time.time()
         self._outage = Outage(redis.address)
-        self._rest = Rest()
+        self._rest = Rest(headroom)
         self._folder, self._deliverer = folder, deliverer
         self._slots = self._make_slots(runner, concurrency, policy or RetryPolicy())
         self._sealer = Sealer(redis, ahead, start=self._start_seal, life=self._present) if ahead else None
@@ -302,7 +304,7 @@ class WorkerNode:
 
     def _fill(self, life: Life, room: Room) -> None:
         """Claim tasks for this room, if there are any."""
-        if self.trouble or not self._heartbeat.fresh:
+        if self._rest.look() or not self._heartbeat.fresh:
             self._stopping.wait(_LOOK)
             return
         tasks = self._claims.next(life.id, room)

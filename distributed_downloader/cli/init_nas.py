@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -12,12 +11,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from distributed_downloader.cli.app import App
-
-#: Kinds of file systems that are on another machine.
-NETWORK = (
-    *("9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "gfs2", "glusterfs", "gpfs", "kafs", "lustre"),
-    *("ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "panfs", "pvfs2", "smb3", "smbfs", "virtiofs", "wekafs"),
-)
 
 
 @click.command("init-nas")
@@ -75,56 +68,15 @@ def require_folder(root: Path) -> None:
 def refuse_own_disk(root: Path) -> None:
     """Raise UsageError where the mount is likely to be missing, for the folder is one of a local disk."""
     from distributed_downloader.errors import UsageError
+    from distributed_downloader.storage.mounts import file_system, is_elsewhere
 
-    kind = file_system(root)
-    remote = kind in NETWORK or kind.startswith("fuse.")
-    if is_mount_point(root) or (remote and not is_on_root(root)):
+    if is_elsewhere(root):
         return
+    kind = file_system(root)
     raise UsageError(
         f"{root} lies on this machine's own disk{f' ({kind})' if kind else ''}, and nothing is mounted right "
         "there: mount the NAS first, or use --force if that folder itself is meant"
     )
-
-
-def file_system(root: Path) -> str:
-    """Return the kind of the file system that a folder is on, "" where nobody tells."""
-    from pathlib import Path
-
-    number = mount_number(root)
-    with suppress(OSError):
-        for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
-            # Number, parent, device, root, mount point, options, any others, then behind a dash the kind.
-            left, _, right = line.partition(" - ")
-            if number and left.split(" ", 1)[0] == number:
-                return right.split(" ", 1)[0]
-    return ""
-
-
-def is_mount_point(root: Path) -> bool:
-    """Return whether something is mounted at the folder itself; never so for `/`."""
-    number = mount_number(root)
-    if number:  # knows mounts of the same disk too
-        return number != mount_number(root / "..")
-    return root.is_mount() and not root.samefile("/")
-
-
-def is_on_root(root: Path) -> bool:
-    """Return whether a folder is on the mount of `/`, which is a machine's own wherever that lies."""
-    return mount_number(root) == mount_number("/")
-
-
-def mount_number(folder: Path | str) -> str:
-    """Return the number of the mount that a folder is on, "" where nobody tells."""
-    from pathlib import Path
-
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
-    except OSError:
-        return ""
-    finally:
-        os.close(fd)
-    return next((line.split()[1] for line in lines if line.startswith("mnt_id:")), "")
 
 
 def refuse_copied_id(root: Path, output: Path) -> None:

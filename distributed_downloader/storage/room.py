@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.display import units
@@ -23,6 +24,31 @@ from distributed_downloader.storage.disk import disk
 _NO_FALLOCATE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.ENODEV)
 #: Bytes reserved at once, so that a stop signal is heard in between.
 _STEP = 1 << 30
+
+
+class Space(NamedTuple):
+    """The bytes of a disk, as far as we may have them."""
+
+    free: int
+    total: int
+
+    def kept(self, reserve: int) -> int:
+        """Return how many are left free: `reserve` ([app] disk_reserve), or 5 % where that is less."""
+        return min(reserve, self.total // 20)
+
+
+def space(folder: Path) -> Space | None:
+    """Return the space where a folder lies, None for a disk that does not know it; raises OSError."""
+    info = os.statvfs(folder)
+    if not info.f_blocks:
+        return None  # some of FUSE
+    return Space(info.f_bavail * info.f_frsize, info.f_blocks * info.f_frsize)
+
+
+def nearest(folder: Path) -> Path:
+    """Return the folder itself if it is there, else the one above it in which it would be made."""
+    return next((each for each in (folder, *folder.parents) if each.exists()), folder)
+
 
 #: Says how many more bytes a transfer writes.
 Need = Callable[[], int]
@@ -79,11 +105,10 @@ class Room:
     def _look(self, folder: Path, needed: int, others: int) -> int:
         """Return how many bytes nobody needs yet; raises RoomError if that is not enough."""
         with disk(folder, whole=True):
-            info = os.statvfs(folder)
-        if not info.f_blocks:
-            return sys.maxsize  # a FUSE disk that does not know its size
-        free = info.f_bavail * info.f_frsize
-        reserve = min(self._reserve, info.f_blocks * info.f_frsize // 20)
+            found = space(folder)
+        if found is None:
+            return sys.maxsize
+        free, reserve = found.free, found.kept(self._reserve)
         if needed and needed > free - reserve - others:
             raise RoomError(
                 f"{folder}: {units.size(needed)} are needed and {units.size(free)} are free, of which "

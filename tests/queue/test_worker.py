@@ -27,6 +27,7 @@ from distributed_downloader.errors import (
     RateLimitError,
     UsageError,
 )
+from distributed_downloader.headroom import Headroom
 from distributed_downloader.hold import Hold
 from distributed_downloader.life import Life
 from distributed_downloader.models import DownloadTask, JobSpec, JobState, JobStatus, RepoFile, RepoType
@@ -125,6 +126,7 @@ class Stage:
         drain: bool = False,
         name: str | None = None,
         deliverer: Deliverer | None = None,
+        headroom: Headroom | None = None,
     ) -> WorkerNode:
         node = WorkerNode(
             self.client(),
@@ -134,6 +136,7 @@ class Stage:
             drain_when_empty=drain,
             policy=AT_ONCE,
             deliverer=deliverer,
+            headroom=headroom,
         )
         thread = threading.Thread(target=node.run, daemon=True)
         thread.start()
@@ -319,6 +322,27 @@ def test_a_machine_with_a_full_disk_gives_the_task_back_and_rests(stage: Stage) 
     assert stage.ended(job).state is JobState.DONE
     assert healthy.trouble == ""
     assert [task.tries for task in stage.player.started] == [0, 0]
+
+
+class Scarce(Headroom):
+    """The headroom of a machine that has what the test says."""
+
+    looks = 0
+
+    def look(self) -> str:
+        self.looks += 1
+        return self.reason
+
+
+def test_a_machine_without_headroom_claims_nothing_until_it_has_some(stage: Stage) -> None:
+    headroom = Scarce()
+    headroom.reason = "91% of the memory are in use"
+    job, node = stage.job("a", "b"), stage.worker(headroom=headroom)
+    until(lambda: headroom.looks >= 3)
+    assert [worker.trouble for worker in stage.view.workers()] == [node.trouble] == [headroom.reason]
+    assert stage.view.job(job).pending == 2
+    headroom.reason = ""
+    assert stage.ended(job).state is JobState.DONE
 
 
 def test_a_file_whose_folder_does_not_get_to_disk_is_not_done_and_others_are(

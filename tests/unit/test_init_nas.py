@@ -14,6 +14,7 @@ from distributed_downloader.cli import init_nas
 from distributed_downloader.cli.app import App
 from distributed_downloader.cli.init_nas import command
 from distributed_downloader.errors import DownloaderError, LocalError, UsageError
+from distributed_downloader.storage import mounts
 from distributed_downloader.storage.place import read_place
 from tests.mounts import mounted as real_mount
 from tests.mounts import needs_mount
@@ -54,9 +55,9 @@ def test_a_folder_is_marked_once(nas: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def mounted(monkeypatch: pytest.MonkeyPatch, kind: str, *, point: bool, on_root: bool = False) -> None:
     """Let the NAS's folder be on a file system of a kind, and a mount point or not."""
-    monkeypatch.setattr(init_nas, "file_system", lambda _: kind)
-    monkeypatch.setattr(init_nas, "is_mount_point", lambda _: point)
-    monkeypatch.setattr(init_nas, "is_on_root", lambda _: on_root)
+    monkeypatch.setattr(mounts, "file_system", lambda _: kind)
+    monkeypatch.setattr(mounts, "is_mount_point", lambda _: point)
+    monkeypatch.setattr(mounts, "is_on_root", lambda _: on_root)
 
 
 @pytest.mark.parametrize(
@@ -97,13 +98,13 @@ def test_a_mounted_folder_is_taken(
 @needs_mount
 def test_what_is_mounted_is_found_out(nas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with real_mount(nas, "-t", "tmpfs", "tmpfs"):
-        assert init_nas.file_system(nas) == "tmpfs"
-        assert init_nas.is_mount_point(nas)
+        assert mounts.file_system(nas) == "tmpfs"
+        assert mounts.is_mount_point(nas)
         inner = nas / "a folder"
         inner.mkdir()
-        assert init_nas.file_system(inner) == "tmpfs"
-        assert not init_nas.is_mount_point(inner)
-        assert not init_nas.is_on_root(inner)
+        assert mounts.file_system(inner) == "tmpfs"
+        assert not mounts.is_mount_point(inner)
+        assert not mounts.is_on_root(inner)
         with pytest.raises(UsageError, match="own disk \\(tmpfs\\)"):
             run(monkeypatch, inner)
         run(monkeypatch, nas)
@@ -115,13 +116,13 @@ def test_a_folder_of_the_same_disk_that_is_mounted_there_counts(nas: Path) -> No
     other = nas.with_name("other")
     other.mkdir()
     with real_mount(nas, "--bind", str(other)):
-        assert init_nas.is_mount_point(nas)
-    assert not init_nas.is_mount_point(nas)
+        assert mounts.is_mount_point(nas)
+    assert not mounts.is_mount_point(nas)
 
 
 def test_the_root_is_no_mount_point() -> None:
-    assert not init_nas.is_mount_point(Path("/"))
-    assert init_nas.is_on_root(Path("/"))
+    assert not mounts.is_mount_point(Path("/"))
+    assert mounts.is_on_root(Path("/"))
 
 
 def test_where_nobody_tells_of_mounts(nas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,10 +132,10 @@ def test_where_nobody_tells_of_mounts(nas: Path, monkeypatch: pytest.MonkeyPatch
         raise FileNotFoundError
 
     monkeypatch.setattr(Path, "read_text", refuse)
-    assert init_nas.mount_number(nas) == ""
-    assert init_nas.file_system(nas) == ""
-    assert not init_nas.is_mount_point(nas)
-    assert not init_nas.is_mount_point(Path("/"))
+    assert mounts.mount_number(nas) == ""
+    assert mounts.file_system(nas) == ""
+    assert not mounts.is_mount_point(nas)
+    assert not mounts.is_mount_point(Path("/"))
 
 
 # -- what else may lie there ----------------------------------------------------------------------
