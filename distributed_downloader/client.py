@@ -26,6 +26,8 @@ class Client:
     def __init__(self, load: Callable[[], AppConfig]) -> None:
         """`load` returns the configuration, or raises ConfigError."""
         self._load = load
+        #: Whether a job that cannot fit where it goes is refused; see fit.py.
+        self.space_check = True
         self._opened = ExitStack()
 
     @cached_property
@@ -73,6 +75,11 @@ class Client:
         from distributed_downloader.rules import Rules
 
         return Rules(self.config)
+
+    @property
+    def reserve(self) -> int | None:
+        """Bytes that a master leaves free where a job goes; None for one that does not look."""
+        return self.config.app.disk_reserve if self.space_check else None
 
     def share_budgets(self) -> None:
         """Ask the hub as one with the fleet from now on."""

@@ -6,6 +6,7 @@ DownloaderError                      exit code 1
 |   +-- UnknownJobError                  no job or repo of that name
 |   +-- AmbiguousRepoError               a model and a dataset have that name
 |   +-- ConflictError                    refused, so that nothing is mixed or overwritten
+|   +-- NoSpaceError                     the job is larger than what is free where it goes
 +-- UnreachableError                 exit code 3
 |   +-- RedisUnavailableError
 |   |   +-- RedisFullError               it answers, and takes nothing new
@@ -80,6 +81,10 @@ class AmbiguousRepoError(UsageError):
 
 class ConflictError(UsageError):
     """Refused, so that nothing is mixed or overwritten."""
+
+
+class NoSpaceError(UsageError):
+    """The job is larger than what is free where it goes; see `--no-space-check`."""
 
 
 class UnreachableError(DownloaderError):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+from distributed_downloader.errors import DownloaderError
 
 
 class Verdict(str, enum.Enum):
@@ -52,6 +54,13 @@ class Subject:
     def broken(self, name: str, value: str, advice: str) -> Finding:
         """Return what does not work."""
         return Finding(self.name, name, Verdict.BROKEN, value, advice)
+
+    def attempt(self, name: str, findings: Iterable[Finding]) -> Iterator[Finding]:
+        """Yield findings; an error of ours that ends them is one, called `name`."""
+        try:
+            yield from findings
+        except DownloaderError as error:
+            yield self.broken(name, "", str(error))
 
 
 def exit_code(findings: Iterable[Finding]) -> int:

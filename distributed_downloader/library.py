@@ -170,7 +170,7 @@ def submit(
         request = what.request(client.config)
         client.warn_of_redis()
         client.share_budgets()
-        master = MasterNode(client.hub, client.redis, client.config.nas, client.rules)
+        master = MasterNode(client.hub, client.redis, client.config.nas, client.rules, reserve=client.reserve)
         submitted = master.submit(master.prepare(request), priority)
     for line in notices.listing(submitted.plan):
         log.warning("%s", line)

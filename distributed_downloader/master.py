@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import secrets
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 from distributed_downloader.config import NASConfig
 from distributed_downloader.errors import (
     ConflictError,
+    NoSpaceError,
     NotFoundError,
     RedisUnavailableError,
     UnknownJobError,
     UsageError,
 )
+from distributed_downloader.fit import fitting, goals_of
 from distributed_downloader.hub.repo_name import parse_repo
 from distributed_downloader.models import (
     Descriptor,
@@ -160,9 +162,16 @@ class MasterNode:
     """Makes jobs, whose files get to `nas` if that is enabled; may be used by several threads."""
 
     def __init__(
-        self, hub: Hub, redis: RedisClient, nas: NASConfig | None = None, rules: Rules | None = None
+        self,
+        hub: Hub,
+        redis: RedisClient,
+        nas: NASConfig | None = None,
+        rules: Rules | None = None,
+        *,
+        reserve: int | None = None,
     ) -> None:
-        self._hub, self._rules = hub, rules
+        """Make one that takes no job which cannot fit beside `reserve` bytes; None for any."""
+        self._hub, self._rules, self._reserve = hub, rules, reserve
         self._redis = redis
         self._nas = nas or NASConfig()
         self._view = RedisView(redis)
@@ -184,13 +193,13 @@ class MasterNode:
         where the hub is not to be asked for them.
         The same repo, commit, filters and output is the same job: a listing that was interrupted goes
         on, a paused or cancelled job is resumed, and files that failed are queued again. Raises
-        NotFoundError when no file matches (nothing is made then), and ConflictError when the job cannot
-        go on.
+        NotFoundError when no file matches and NoSpaceError when its first page cannot fit (nothing is made
+        then; where a later one cannot, the job is paused), and ConflictError when the job cannot go on.
         """
         plan = plan_of(spec)
         found = listing or self._hub.pages(spec.repo_type, spec.repo_id, spec.commit)
         with closing(found):
-            pages = plan.pages(found)
+            pages = self._fitting(plan.pages(found), spec)
             first = next(pages, None)
             if first is None:
                 raise nothing_matches(spec, plan)
@@ -201,7 +210,11 @@ class MasterNode:
             on_progress(Listing(job))
             before = self._revive(job)
             feed = _Feed(self._redis, job, always=bool(spec.check))
-            queued = _fill(feed, plan, chain([first], pages), on_progress)
+            try:
+                queued = _fill(feed, plan, chain([first], pages), on_progress)
+            except NoSpaceError as error:
+                self._redis.control("pause", job)
+                raise NoSpaceError(f"{error}; job {job} is paused until this command is run again") from None
         return Submitted(job, created, before, self._view.job(job), queued, plan)
 
     def wait(
@@ -232,6 +245,12 @@ class MasterNode:
                     "is on disk is kept"
                 ) from None
             sleep(interval)
+
+    def _fitting(self, pages: Iterator[list[RepoFile]], spec: JobSpec) -> Iterator[list[RepoFile]]:
+        """Yield the pages as long as the job can fit, if that is asked for."""
+        if self._reserve is None:
+            return pages
+        return fitting(pages, spec, goals_of(spec, self._nas, self._reserve))
 
     def _revive(self, job: int) -> JobStatus:
         """Let a job go on that somebody or something had stopped; return what it was like before."""

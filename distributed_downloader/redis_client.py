@@ -19,10 +19,10 @@ from distributed_downloader.redis_claim import BlockingClaim
 from distributed_downloader.redis_connection import (
     Scripts,
     address_of,
-    check_server,
     connect,
     translated,
 )
+from distributed_downloader.redis_health import check_server
 from distributed_downloader.redis_tasks import read_task
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -42,9 +41,6 @@ _CALL_SECONDS = 3.0
 _CALL_RETRIES = 1
 #: Seconds of silence after which the kernel asks whether the other side still lives, and how often.
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-
-
-_OLDEST_SERVER = (6, 0)
 
 #: What a script or command answers: Redis has types, redis-py's signatures have none to rely on.
 Answer: TypeAlias = Any
@@ -192,27 +188,6 @@ def address_of(client: redis.Redis) -> str:
         return f"{sentinels.service}/{about.get('db') or 0} ({sentinels})"
     where = about.get("path") or f"{about.get('host', 'localhost')}:{about.get('port', 6379)}"
     return f"{where}/{about.get('db') or 0}"
-
-
-def check_server(client: redis.Redis, address: str) -> list[str]:
-    """Return warnings about a server; raises RedisUnavailableError, ConfigError if it is too old."""
-    with translated(address):
-        client.ping()
-        about: Answer = client.info()
-    version = str(about.get("redis_version", ""))
-    if tuple(map(int, re.findall(r"\d+", version)[:2])) < _OLDEST_SERVER:
-        raise ConfigError(f"Redis at {address} is version {version}; this needs 6.0 or newer")
-    warnings = []
-    if (policy := about.get("maxmemory_policy")) != "noeviction":
-        warnings.append(
-            f"Redis at {address} throws the queue away when its memory is full (maxmemory-policy is "
-            f"{policy}): set it to noeviction"
-        )
-    if not about.get("aof_enabled"):
-        warnings.append(
-            f"Redis at {address} forgets the last minutes when it is restarted: set appendonly to yes"
-        )
-    return warnings
 
 
 class CutOffError(redis.ConnectionError):

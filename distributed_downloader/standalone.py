@@ -57,7 +57,7 @@ class Standalone:
 
     def __init__(self, client: Client, redis: RedisClient) -> None:
         self._config, self._hub, self._redis = client.config, client.hub, redis
-        self._master = MasterNode(client.hub, redis, client.config.nas, client.rules)
+        self._master = MasterNode(client.hub, redis, client.config.nas, client.rules, reserve=client.reserve)
         self._submitted: Submitted | None = None
         self.view = RedisView(redis)
 

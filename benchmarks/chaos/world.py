@@ -140,7 +140,8 @@ class World:
         """Ask for a repo, for the n-th time."""
         where = ("--output-dir", str(self._outputs[0])) if self.shared else ()
         name = f"master-{repo.replace('/', '-')}-{number}"
-        return self.command(name, "master", repo.removeprefix("models/"), *where, "--split", "2MiB")
+        options = ("--split", "2MiB", "--no-space-check")  # disks are filled here, for a while
+        return self.command(name, "master", repo.removeprefix("models/"), *where, *options)
 
     def spoil(self, fault: Fault, **where: Any) -> Rule:  # noqa: ANN401 passed on
         """Let the hub do something wrong; see FaultyHub.on."""

@@ -21,6 +21,7 @@ COMMANDS = (
     "download",
     "init-config",
     "config",
+    "doctor",
     "init-nas",
     "master",
     "batch-master",

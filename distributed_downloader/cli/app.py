@@ -61,17 +61,21 @@ class App(Client):
 
     def _load_config(self) -> AppConfig:
         """Return the configuration; sets up logging as it says, and tells what is unwise in it."""
-        from distributed_downloader.unexpected import tell_of_the_unseen
-
         config = self.manager.load()
-        handler = logging.StreamHandler()
-        handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
-        logging.basicConfig(level=config.app.log_level, handlers=[handler])
-        leave_out_origins()
-        tell_of_the_unseen()
+        self.start_log(config.app.log_level)
         for warning in self.manager.warnings:
             click.echo(f"warning: {warning}", err=True)
         return config
+
+    def start_log(self, level: str) -> None:
+        """Log on standard error, from `level` on."""
+        from distributed_downloader.unexpected import tell_of_the_unseen
+
+        handler = logging.StreamHandler()
+        handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+        logging.basicConfig(level=level, handlers=[handler])
+        leave_out_origins()
+        tell_of_the_unseen()
 
     def show_progress_not_log(self) -> None:
         """Leave the screen to a progress display; warnings, and everything at DEBUG, still appear."""
@@ -88,6 +92,12 @@ class App(Client):
 
         if why := idle(self.config):
             log.warning("[huggingface] enable_hf_transfer: %s; the standard engine is used", why)
+
+    def require_worker(self) -> None:
+        """Refuse to start a worker here that could never work; warn of what it will suffer from."""
+        from distributed_downloader.doctor.at_start import require_worker
+
+        require_worker(self.config, self.manager.sources)
 
     @cached_property
     def redis(self) -> RedisClient:

@@ -49,7 +49,7 @@ def command(app: App, /, repos: str, from_file: bool, priority: int, wait: bool,
     names = _names(repos, from_file=from_file)
     app.warn_of_redis()
     app.share_budgets()
-    master = MasterNode(app.hub, app.redis, app.config.nas, app.rules)
+    master = MasterNode(app.hub, app.redis, app.config.nas, app.rules, reserve=app.reserve)
     with interrupt_hint("not all repos are queued; run the same command again to go on"):
         results = _queue_all(_queuer(master, app.config, priority, options), names, app.hub)
     jobs = dict.fromkeys(result.job for result in results if not isinstance(result, DownloaderError))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
 from distributed_downloader.cli.options import json_option
 
 if TYPE_CHECKING:
-    from pydantic import SecretStr
     from rich.console import Console
 
     from distributed_downloader.cli.app import App
-    from distributed_downloader.config import AppConfig
-
-_MASK = "********"
+    from distributed_downloader.config.effective import Row
 
 
 @click.command("config")
@@ -29,6 +26,8 @@ def command(app: App, as_json: bool) -> None:
       hf-downloader config
       hf-downloader --config fleet.ini config --json
     """
+    from distributed_downloader.config.effective import table
+
     rows = table(app.config, app.manager.sources)
     file = str(app.manager.file) if app.manager.file else None
     if as_json:
@@ -36,46 +35,6 @@ def command(app: App, as_json: bool) -> None:
         return
     _print_rows(app.console, rows)
     click.echo(f"\nFile: {file or 'none found; `hf-downloader init-config` writes one'}")
-
-
-class Row(NamedTuple):
-    """One setting as it is shown."""
-
-    name: str
-    value: str | int
-    source: str
-
-    @property
-    def text(self) -> str:
-        """Return the value as a configuration file has it."""
-        from distributed_downloader.config import SETTINGS, write
-
-        return write(self.value, SETTINGS[self.name].source)
-
-
-def table(config: AppConfig, sources: dict[str, str]) -> list[Row]:
-    """Return a row for each setting, in the order of the file."""
-    from distributed_downloader.config.sources import decided_by
-
-    unused = {f"redis.{key}": "redis.url" for key in decided_by(config.redis.url.get_secret_value())}
-    if config.redis.sentinels:
-        unused = {"redis.host": "redis.sentinels", "redis.port": "redis.sentinels"}
-    rows = []
-    for name, source in sources.items():
-        section, key = name.split(".")
-        value = shown(name, getattr(getattr(config, section), key))
-        rows.append(Row(name, value, f"not used: {unused[name]} decides" if name in unused else source))
-    return rows
-
-
-def shown(name: str, value: str | int | SecretStr) -> str | int:
-    """Return a value without what is secret in it."""
-    from distributed_downloader.config.values import redact
-
-    if isinstance(value, str | int):
-        return value
-    secret = value.get_secret_value()
-    return redact(secret) if name == "redis.url" else _MASK * bool(secret)
 
 
 def _print_json(rows: list[Row], file: str | None, warnings: list[str]) -> None:

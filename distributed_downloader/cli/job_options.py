@@ -29,6 +29,11 @@ def split_size(_ctx: click.Context, _param: click.Parameter, value: str | None) 
     return -(-size // MIB) * MIB
 
 
+def _no_space_check(ctx: click.Context, _param: click.Parameter, given: bool) -> None:
+    if given:
+        ctx.obj.space_check = False
+
+
 _FETCH = (
     click.option(
         "--layout",
@@ -44,6 +49,13 @@ _FETCH = (
         "[default: auto]",
     ),
     click.option("--force", is_flag=True, help="Fetch everything again, also what is there and right."),
+    click.option(
+        "--no-space-check",
+        is_flag=True,
+        expose_value=False,
+        callback=_no_space_check,
+        help="Take a job that is larger than what is free where it goes.",
+    ),
 )
 
 _REPO = (

@@ -65,7 +65,7 @@ def _queue(app: App, request: JobRequest, priority: int, *, wait: bool) -> int:
     # Redis first: it is asked in a moment, the hub may take minutes.
     app.warn_of_redis()
     app.share_budgets()
-    master = MasterNode(app.hub, app.redis, app.config.nas, app.rules)
+    master = MasterNode(app.hub, app.redis, app.config.nas, app.rules, reserve=app.reserve)
     with interrupt_hint("the listing is not complete; run the same command again to go on"):
         submitted = _submit(app, master, request, priority)
     for line in summary(submitted):

@@ -65,6 +65,7 @@ def command(
     app.override(
         app_concurrency=concurrency, app_max_bandwidth=max_bandwidth, limits_fleet_bandwidth=fleet_bandwidth
     )
+    app.require_worker()
     app.warn_of_idle_settings()
     node = make_worker(app.config, app.redis, worker_id=worker_id, drain_when_empty=drain_when_empty)
     run_until_signal(node)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from distributed_downloader.display import plain, units
 from distributed_downloader.display.snapshot import Silence, Snapshot
 from distributed_downloader.display.speed import JobProgress
 from distributed_downloader.display.tables import by_repo
+from distributed_downloader.findings import Finding, exit_code
 from distributed_downloader.models import (
     Failure,
     JobState,
@@ -187,3 +189,13 @@ def _file(file: FileProgress) -> Json:
 def action(name: str, shown: JobStatus, changed: bool) -> Json:
     """Return the `action` object."""
     return {"job": shown.id, "repo": units.repo(shown.spec), "action": name, "changed": changed}
+
+
+def doctor(shown: Sequence[Finding]) -> Json:
+    """Return the `doctor` object."""
+    verdict = ("good", "warning", "broken")[exit_code(shown)]
+    return {"verdict": verdict, "findings": [_finding(each) for each in shown]}
+
+
+def _finding(shown: Finding) -> Json:
+    return {**asdict(shown), "verdict": shown.verdict.value}

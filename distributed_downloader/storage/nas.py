@@ -30,7 +30,14 @@ from distributed_downloader.storage.copying import (
     temporary,
 )
 from distributed_downloader.storage.disk import refuse_other, sync_folder
-from distributed_downloader.storage.place import STATE, claim_marker, read_marker, read_place, require_place
+from distributed_downloader.storage.place import (
+    STATE,
+    claim_marker,
+    read_marker,
+    read_place,
+    require_place,
+    unmarked,
+)
 from distributed_downloader.storage.target import Target
 
 _REPOS = [STATE.encode(), b"repos"]
@@ -67,9 +74,7 @@ class NasFolder:
         if self._id:
             require_place(self._root, self._id)
         elif not read_place(self._root):
-            raise PlaceUnseenError(
-                f"{self._root} is not marked as the NAS: mount it, or mark it with `hf-downloader init-nas`"
-            )
+            raise unmarked(self._root)
 
     def look(self, file: RepoFile, cancel: Cancel, progress: Progress = lambda _: None) -> bool:
         """Return whether the file is there and right, by its hash; without a hash only an empty one counts.

@@ -100,6 +100,13 @@ def other_place(root: Path) -> PlaceUnseenError:
     return PlaceUnseenError(f"{root} is not the folder any more that the job names; mount that one again")
 
 
+def unmarked(root: Path) -> PlaceUnseenError:
+    """Return the error for a NAS that is not there, or was never marked."""
+    return PlaceUnseenError(
+        f"{root} is not marked as the NAS: mount it, or mark it with `hf-downloader init-nas`"
+    )
+
+
 def _look_at_marker(top: int) -> tuple[int, ...]:
     """Return what tells the marker of an open folder from any other, and from itself with another text."""
     try:

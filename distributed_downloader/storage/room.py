@@ -47,7 +47,7 @@ def space(folder: Path) -> Space | None:
 
 def nearest(folder: Path) -> Path:
     """Return the folder itself if it is there, else the one above it in which it would be made."""
-    return next((each for each in (folder, *folder.parents) if each.exists()), folder)
+    return next((each for each in (folder, *folder.parents) if os.path.exists(each)), folder)  # noqa: PTH110 - Path's may raise
 
 
 #: Says how many more bytes a transfer writes.
