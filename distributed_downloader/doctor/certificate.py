@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from http.client import HTTPException, HTTPSConnection
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -33,23 +35,26 @@ def presented(url: str, proxy: str) -> Certificate | None:
     if urlsplit(proxy).scheme == "https":
         return None  # TLS within TLS is more than http.client can do
     try:
-        shown = _connect(url, proxy, _trusting_all()).getpeercert(binary_form=True)
-        about: Any = _connect(url, proxy, _trusting(shown)).getpeercert() if shown else None
+        with _connected(url, proxy, _trusting_all()) as line:
+            shown = line.getpeercert(binary_form=True) or b""
+        with _connected(url, proxy, _trusting(shown)) as line:
+            about: Any = line.getpeercert()
     except (OSError, HTTPException, ValueError):
         return None
-    return Certificate(_name(about["issuer"]), ssl.cert_time_to_seconds(about["notAfter"])) if about else None
+    return Certificate(_name(about["issuer"]), ssl.cert_time_to_seconds(about["notAfter"]))
 
 
-def _connect(url: str, proxy: str, tls: ssl.SSLContext) -> ssl.SSLSocket:
-    """Return a connection that is closed already, with what is known of the server."""
+@contextmanager
+def _connected(url: str, proxy: str, tls: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
     server, way = urlsplit(url), urlsplit(proxy or url)
     connection = HTTPSConnection(str(way.hostname), way.port, timeout=_SECONDS, context=tls)
     if proxy:
         login = f"{unquote(way.username or '')}:{unquote(way.password or '')}" if way.username else None
         headers = make_headers(proxy_basic_auth=login)
         connection.set_tunnel(str(server.hostname), server.port or 443, headers)
-    connection.connect()
-    return connection.sock
+    with closing(connection):
+        connection.connect()
+        yield connection.sock
 
 
 def _trusting_all() -> ssl.SSLContext:

@@ -113,7 +113,7 @@ def _standing(subject: Subject, folder: Path) -> Iterator[Finding]:
 
 def _mount(folder: Path) -> str:
     kind = file_system(folder) or "unknown"
-    return f"{kind}, mounted from elsewhere" if is_elsewhere(folder) else f"{kind}, this machine's own disk"
+    return f"{kind}, mounted" if is_elsewhere(folder) else f"{kind}, this machine's own disk"
 
 
 def _abilities(subject: Subject, folder: Path) -> Iterator[Finding]:
