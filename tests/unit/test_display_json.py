@@ -11,6 +11,7 @@ import pytest
 
 from distributed_downloader.display import as_json
 from distributed_downloader.display.snapshot import Silence, Snapshot
+from distributed_downloader.findings import Finding, Verdict
 from distributed_downloader.models import JobState, RepoType, TaskStatus
 from distributed_downloader.quota import HubBudget
 from distributed_downloader.redis_files import FileProgress
@@ -121,6 +122,8 @@ def test_the_document_has_all_objects() -> None:
         "action",
         "preview",
         "listed",
+        "doctor",
+        "finding",
     }
 
 
@@ -216,6 +219,15 @@ def test_action() -> None:
     shown = as_json.action("pause", job(), changed=True)
     check(shown, "action")
     assert shown == {"job": 3, "repo": "org/name", "action": "pause", "changed": True}
+
+
+@pytest.mark.parametrize("verdict", ["good", "warning", "broken"])
+def test_doctor(verdict: str) -> None:
+    finding = Finding("hub", "token", Verdict(verdict), "of somebody", "set HF_TOKEN" * (verdict != "good"))
+    shown = read(as_json.dump(as_json.doctor([Finding("hub", "a", Verdict.UNKNOWN, "?"), finding])))
+    check(shown, "doctor")
+    assert shown["verdict"] == verdict
+    assert [each["verdict"] for each in shown["findings"]] == ["unknown", verdict]
 
 
 def test_job_in_flight() -> None:
