@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import statistics
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -164,8 +163,12 @@ def _speed_and_clock(client: redis.Redis, address: str) -> Iterator[Finding]:
             answer: Answer = client.time()
         took.append(time.perf_counter() - started)
         ahead.append(asked_at + took[-1] / 2 - (answer[0] + answer[1] / 1e6))
-    yield _latency(statistics.median(took), address)
-    yield _clock(statistics.median(ahead))
+    yield _latency(_middle(took), address)
+    yield _clock(_middle(ahead))
+
+
+def _middle(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
 
 
 def _latency(seconds: float, address: str) -> Finding:

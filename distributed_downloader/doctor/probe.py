@@ -7,7 +7,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,31 +48,32 @@ def probe(root: Path) -> Abilities:
 
 @contextmanager
 def _private(root: Path) -> Iterator[int]:
-    """Yield a new folder of our own, in our own folder there, which is removed, too, if it was not there."""
-    name = f"doctor-{secrets.token_hex(6)}"
-    with open_folder(root, [], create=False) as top:
-        made = _make(top)
-        try:
-            with open_folder(root, [STATE.encode()], create=False) as state:
-                os.mkdir(name, 0o700, dir_fd=state)
-                try:
-                    with open_folder(root, [STATE.encode(), name.encode()], create=False) as folder:
-                        yield folder
-                finally:
-                    remove_tree(state, name)
-        finally:
-            if made:  # unless somebody has begun to use it
-                with suppress(OSError):
-                    os.rmdir(STATE, dir_fd=top)
+    """Yield a new folder of our own; where a killed doctor leaves one, it is swept as other old leftovers are.
+
+    It is removed, and so is what it lies in, unless that was there or somebody has begun to use it.
+    """
+    path, own = list[bytes](), f"doctor-{secrets.token_hex(6)}.staging"
+    with ExitStack() as stack:
+        for name in (STATE, "partial", own):
+            above = stack.enter_context(open_folder(root, path, create=False))
+            if _make(above, name):
+                stack.callback(remove_tree if name == own else _remove_empty, above, name)
+            path.append(name.encode())
+        yield stack.enter_context(open_folder(root, path, create=False))
 
 
-def _make(top: int) -> bool:
-    """Make our own folder; return whether it was missing."""
+def _make(above: int, name: str) -> bool:
+    """Make a folder; return whether it was missing."""
     try:
-        os.mkdir(STATE, dir_fd=top)
+        os.mkdir(name, dir_fd=above)
     except FileExistsError:
         return False
     return True
+
+
+def _remove_empty(above: int, name: str) -> None:
+    with suppress(OSError):
+        os.rmdir(name, dir_fd=above)
 
 
 def _new(folder: int, name: str) -> int:

@@ -18,7 +18,7 @@ from distributed_downloader.master import JobRequest
 from tests.hub.faults import Status
 from tests.hub.faulty import FaultyHub
 from tests.hub.proxy import ForwardProxy
-from tests.hub.tls import Certificate, self_signed
+from tests.hub.tls import self_signed
 from tests.net.conftest import FILES
 
 TOKEN = "hf_secret"
@@ -155,22 +155,16 @@ def test_a_proxy_is_named_without_its_password(hub: FaultyHub, monkeypatch: pyte
 
 
 @pytest.fixture
-def certificate(tmp_path: Path) -> Certificate:
-    folder = tmp_path / "tls"
-    folder.mkdir()
-    return self_signed(folder)
-
-
-@pytest.fixture
-def secure(source: Path, certificate: Certificate) -> Iterator[FaultyHub]:
-    with FaultyHub({"models/org/name": source}, tls=certificate.server(), tokens=[TOKEN]) as hub:
+def secure(source: Path, tmp_path: Path) -> Iterator[FaultyHub]:
+    """A hub whose certificate lies in cert.pem, and nobody vouches for."""
+    with FaultyHub({"models/org/name": source}, tls=self_signed(tmp_path).server()) as hub:
         yield hub
 
 
 def test_a_certificate_that_is_accepted(
-    secure: FaultyHub, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+    secure: FaultyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.cert))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
     _, found = examine(secure.endpoint)
     assert found["endpoint"].verdict is Verdict.GOOD
     # It is good for a day, which is soon over.

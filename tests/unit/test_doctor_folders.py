@@ -19,6 +19,7 @@ from distributed_downloader.doctor.hub import Need
 from distributed_downloader.errors import ConfigError, TransferError
 from distributed_downloader.findings import Finding, Subject, Verdict
 from distributed_downloader.models import WorkerStatus
+from distributed_downloader.storage import sweep
 from distributed_downloader.storage.place import make_place
 from tests.mounts import mounted, needs_mount
 from tests.unit.test_master import SPEC
@@ -137,6 +138,23 @@ def test_a_disk_that_fails_is_broken_and_left_as_it_was(
             probe.probe(tmp_path)
         assert "the disk fails" in bad(examine(tmp_path))["writing"]
     assert not names(tmp_path)
+
+
+def test_what_a_killed_doctor_leaves_is_swept_as_partial_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(BaseException): ...
+
+    def die(*_: object, **__: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(os, "rename", die)
+        patch.setattr(probe, "remove_tree", lambda *_: None)
+        probe.probe(tmp_path)
+    assert len(names(tmp_path / ".hf-downloader/partial")) == 1
+    assert sweep(tmp_path, older_than=-60) == 1
+    assert not names(tmp_path / ".hf-downloader/partial")
 
 
 def test_a_link_in_place_of_our_own_folder_is_not_followed(tmp_path: Path) -> None:
