@@ -19,6 +19,7 @@ _MARKS = {
     Verdict.WARNING: ("warning", "yellow"),
     Verdict.BROKEN: ("BROKEN", "bold red"),
 }
+_TITLES = {"nas": "NAS"}
 _INDENT = 4
 
 
@@ -27,7 +28,7 @@ def lines(findings: Sequence[Finding], canvas: Canvas) -> Iterator[Text]:
     for subject, group in groupby(findings, key=lambda finding: finding.subject):
         found = list(group)
         names = max(len(finding.name) for finding in found)
-        yield Text(f"{subject[:1].upper()}{subject[1:]}", "bold")
+        yield Text(_TITLES.get(subject, subject.capitalize()), "bold")
         for finding in found:
             yield from _finding(finding, names, canvas)
     yield _sum(findings)

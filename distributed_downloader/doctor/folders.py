@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -71,7 +71,8 @@ def looks(config: AppConfig, output: Path, around: Surroundings) -> Looks:
 
 
 def _output(config: AppConfig, folder: Path, around: Surroundings) -> Iterator[Finding]:
-    yield from _standing(OUTPUT, folder)
+    if not (yield from _standing(OUTPUT, folder)):
+        return
     goal = None
     if around.need and not (config.nas.enabled and config.nas.delete_after_copy):
         goal = output_goal(around.need.spec, folder, config.app.disk_reserve)
@@ -84,7 +85,8 @@ def _nas(folder: Path, around: Surroundings) -> Iterator[Finding]:
     if not place:
         raise unmarked(folder)
     yield NAS.good("id", place)
-    yield from _standing(NAS, folder)
+    if not (yield from _standing(NAS, folder)):
+        return
     goal = nas_goal(around.need.spec, folder) if around.need else None
     yield from NAS.attempt("space", _space(NAS, None, folder, goal, around.need))
     yield _delivering(place, around.workers)
@@ -95,20 +97,24 @@ def _spool(config: AppConfig, folder: Path) -> Iterator[Finding]:
         advice = f"[app] spool_dir: {folder} is not there; make the folder, or set another one"
         yield SPOOL.broken("folder", str(folder), advice)
         return
-    yield from _standing(SPOOL, folder)
-    yield from SPOOL.attempt("space", _space(SPOOL, config, folder, None, None))
+    if (yield from _standing(SPOOL, folder)):
+        yield from SPOOL.attempt("space", _space(SPOOL, config, folder, None, None))
 
 
-def _standing(subject: Subject, folder: Path) -> Iterator[Finding]:
-    """Yield whether a folder is there, or can be made, where it lies, and what it can do."""
+def _standing(subject: Subject, folder: Path) -> Generator[Finding, None, bool]:
+    """Yield whether a folder is there, or can be made, where it lies, and what it can do.
+
+    Returns whether there is more to be looked at.
+    """
     if error := objection(folder):
         yield subject.broken("folder", str(folder), str(disk_error(error, folder, whole=True)))
-        return
+        return False
     exists = folder.exists()
     yield subject.good("folder", str(folder) if exists else f"{folder}, which is made when it is needed")
     yield subject.good("file system", _mount(nearest(folder)))
     if exists:
         yield from subject.attempt("writing", _abilities(subject, folder))
+    return True
 
 
 def _mount(folder: Path) -> str:

@@ -21,7 +21,7 @@ _MEMORY, _MEMORY_A_SLOT = 128 << 20, 16 << 20
 #: What a process may be asked about, in the order in which it is told.
 _LIBRARIES = ("huggingface-hub", "hf-xet", "hf-transfer", "redis", "hiredis", "urllib3", "pydantic")
 #: Those that are there only where the user wants them.
-_OPTIONAL = ("hf-xet", "hf-transfer")
+_OPTIONAL = frozenset(("hf-xet", "hf-transfer"))
 
 
 def findings(config: AppConfig) -> Iterator[Finding]:
@@ -30,8 +30,7 @@ def findings(config: AppConfig) -> Iterator[Finding]:
     yield open_files(config)
     yield MACHINE.good("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield MACHINE.good("hf-downloader", __version__)
-    for library in _LIBRARIES:
-        yield from _library(library)
+    yield from libraries()
 
 
 def memory(config: AppConfig) -> Finding:
@@ -53,10 +52,20 @@ def memory(config: AppConfig) -> Finding:
     return MACHINE.warning("memory", value, advice)
 
 
-def _library(name: str) -> Iterator[Finding]:
-    try:
-        yield MACHINE.good(name, metadata.version(name))
-    except metadata.PackageNotFoundError:
-        if name not in _OPTIONAL:
+def libraries() -> Iterator[Finding]:
+    """Yield the versions of the libraries, and which of them are not there."""
+    found = {name: _version(name) for name in _LIBRARIES}
+    yield MACHINE.good(
+        "libraries", ", ".join(f"{name} {version}" for name, version in found.items() if version)
+    )
+    for name in found.keys() - _OPTIONAL:
+        if not found[name]:
             advice = f"the library {name} is not installed: install hf-downloader again (`uv tool install .`)"
             yield MACHINE.broken(name, "missing", advice)
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""

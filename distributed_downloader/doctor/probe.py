@@ -48,7 +48,7 @@ def probe(root: Path) -> Abilities:
 
 @contextmanager
 def _private(root: Path) -> Iterator[int]:
-    """Yield a new folder of our own; where a killed doctor leaves one, it is swept as other old leftovers are.
+    """Yield a new folder of our own; one that a killed doctor leaves is swept as other old leftovers are.
 
     It is removed, and so is what it lies in, unless that was there or somebody has begun to use it.
     """
