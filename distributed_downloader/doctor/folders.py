@@ -109,17 +109,19 @@ def _standing(subject: Subject, folder: Path) -> Generator[Finding, None, bool]:
     if error := objection(folder):
         yield subject.broken("folder", str(folder), str(disk_error(error, folder, whole=True)))
         return False
-    exists = folder.exists()
+    exists = nearest(folder) == folder
     yield subject.good("folder", str(folder) if exists else f"{folder}, which is made when it is needed")
-    yield subject.good("file system", _mount(nearest(folder)))
+    yield from subject.attempt("file system", _mount(subject, nearest(folder)))
     if exists:
         yield from subject.attempt("writing", _abilities(subject, folder))
     return True
 
 
-def _mount(folder: Path) -> str:
-    kind = file_system(folder) or "unknown"
-    return f"{kind}, mounted" if is_elsewhere(folder) else f"{kind}, this machine's own disk"
+def _mount(subject: Subject, folder: Path) -> Iterator[Finding]:
+    """Say where a folder lies; raises TransferError where it cannot be read."""
+    with disk(folder, whole=True):
+        kind, elsewhere = file_system(folder) or "unknown", is_elsewhere(folder)
+    yield subject.good("file system", f"{kind}, {'mounted' if elsewhere else 'on this machine'}")
 
 
 def _abilities(subject: Subject, folder: Path) -> Iterator[Finding]:
