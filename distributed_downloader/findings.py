@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from distributed_downloader.errors import DownloaderError
 
@@ -19,8 +19,7 @@ class Verdict(str, enum.Enum):
     BROKEN = "broken"
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing that was looked at."""
 
     #: What it belongs to, such as `redis`, and what it is, such as `latency`.
@@ -33,8 +32,7 @@ class Finding:
     advice: str = ""
 
 
-@dataclass(frozen=True)
-class Subject:
+class Subject(NamedTuple):
     """Makes the findings of one subject."""
 
     name: str

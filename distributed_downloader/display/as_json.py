@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from distributed_downloader.display import plain, units
@@ -198,4 +197,4 @@ def doctor(shown: Sequence[Finding]) -> Json:
 
 
 def _finding(shown: Finding) -> Json:
-    return {**asdict(shown), "verdict": shown.verdict.value}
+    return {**shown._asdict(), "verdict": shown.verdict.value}

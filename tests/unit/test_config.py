@@ -136,6 +136,8 @@ OTHER = {
     "app.spool_dir": "/ssd",
     "app.disk_reserve": "0",
     "limits.fleet_bandwidth": "1GB/s",
+    "limits.min_free_disk": "50GiB",
+    "limits.max_memory_percent": "80",
     "security.allowed_repos": "org/*, datasets/org2/name",
     "security.allowed_endpoints": "https://huggingface.co, https://mirror.example/hf",
     "security.allowed_output_dirs": "/data, /mnt/nas",
