@@ -44,12 +44,17 @@ class Certificate:
         return context
 
 
-def self_signed(folder: Path, names: tuple[str, ...] = ("localhost", "127.0.0.1")) -> Certificate:
-    """Write a new key and a certificate for these names that is valid for a day on either side of now."""
+def self_signed(
+    folder: Path, names: tuple[str, ...] = ("localhost", "127.0.0.1"), *, days_ago: int = 0
+) -> Certificate:
+    """Write a new key and a certificate for these names that is valid for a day on either side of now.
+
+    With `days_ago`, it is one of those days.
+    """
     secret = secrets.randbelow(_N - 1) + 1
     public = _bytes(_times(secret, _G))
     made = Certificate(folder / "cert.pem", folder / "key.pem")
-    made.cert.write_text(_pem("CERTIFICATE", _certificate(secret, public, names)))
+    made.cert.write_text(_pem("CERTIFICATE", _certificate(secret, public, names, days_ago)))
     private = _seq(
         _int(1), _tlv(0x04, secret.to_bytes(32, "big")), _tlv(0xA0, _CURVE), _tlv(0xA1, _bits(public))
     )
@@ -57,8 +62,8 @@ def self_signed(folder: Path, names: tuple[str, ...] = ("localhost", "127.0.0.1"
     return made
 
 
-def _certificate(secret: int, public: bytes, names: tuple[str, ...]) -> bytes:
-    now = dt.datetime.now(dt.timezone.utc)
+def _certificate(secret: int, public: bytes, names: tuple[str, ...], days_ago: int) -> bytes:
+    now = dt.datetime.now(dt.timezone.utc) - dt.timedelta(days=days_ago)
     day = dt.timedelta(days=1)
     who = _seq(_tlv(0x31, _seq(_oid("2.5.4.3"), _tlv(0x0C, b"local test hub"))))
     algorithm = _seq(_oid("1.2.840.10045.4.3.2"))

@@ -181,6 +181,14 @@ def test_one_that_is_not_still_tells_who_issued_it(secure: FaultyHub) -> None:
     assert secure.log.records() == []  # nothing was asked, no token was shown
 
 
+def test_one_that_is_over_can_be_read(source: Path, tmp_path: Path) -> None:
+    certificate = self_signed(tmp_path, days_ago=9)
+    with FaultyHub({"models/org/name": source}, tls=certificate.server()) as hub:
+        _, found = examine(hub.endpoint)
+    assert found["certificate"].value == "issued by local test hub, it is over"
+    assert "has to be renewed" in found["certificate"].advice
+
+
 def test_through_a_proxy_it_is_that_of_the_other_end(secure: FaultyHub) -> None:
     port = int(secure.endpoint.rpartition(":")[2])
     with ForwardProxy(hosts={"hub.test:443": ("127.0.0.1", port)}, credentials="me:pass") as proxy:
