@@ -161,8 +161,9 @@ def _space(
         yield subject.unknown("space", "the disk does not know its size")
         return
     value = f"{units.sizes(found.free, found.total)} free"
-    if shortage:
-        yield subject.broken("space", value, shortage)
+    if shortage and need:  # where no folder is named, the workers' own disks share the job
+        named = need.spec.output_dir or subject is NAS
+        yield (subject.broken if named else subject.warning)("space", value, shortage)
     elif reason := _scarce(config, folder, found):
         yield subject.warning("space", value, reason)
     else:

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from distributed_downloader.connection import proxy_for
 from distributed_downloader.display import units
 from distributed_downloader.doctor.certificate import presented
-from distributed_downloader.errors import TransientError
 from distributed_downloader.findings import Finding, Subject
 from distributed_downloader.hub import Hub, Patience, file_url, problem
 from distributed_downloader.master import nothing_matches, plan_of, prepare
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 HUB = Subject("hub")
 #: One try, no pauses: what is wrong now is what a doctor is asked for.
 _AT_ONCE = Patience(faults=0, unproven=0, asked=0)
+#: What a hub answers to who we are: known, not known or refused, or that it keeps no accounts.
+_ANSWERS = (200, 401, 404)
 #: Seconds from which on an answer is slow, and for which a listing is followed.
 _SLOW, _LISTING = 3.0, 10.0
 #: Seconds before its end from which on a certificate is worth a word: two weeks.
@@ -112,9 +113,10 @@ class HubHealth:
 
     def _answer(self, response: Response, took: float) -> Finding:
         value = f"{redacted(self._endpoint)} answers in {1000 * took:.0f} ms"
-        error = problem(response, "the hub")
-        if isinstance(error, TransientError):
-            return HUB.warning("endpoint", value, str(error))
+        if response.status == 407:
+            return HUB.broken("endpoint", value, str(problem(response, "the hub")))
+        if response.status not in _ANSWERS:
+            return HUB.warning("endpoint", value, str(problem(response, "the hub")))
         if took > _SLOW:
             advice = f"{self._host} takes long to answer: look at the line, the proxy and the name server"
             return HUB.warning("endpoint", value, advice)
@@ -123,7 +125,7 @@ class HubHealth:
     def _token(self, response: Response) -> Finding:
         if not response.sent_token:
             return HUB.good("token", "none: public repos only, and fewer requests")
-        if response.status in (401, 407):
+        if response.status == 401:
             return HUB.broken("token", f"from {self._token_from}", str(problem(response, "the token")))
         if response.status != 200:
             return HUB.unknown("token", f"from {self._token_from}; the hub does not say whose")

@@ -52,8 +52,9 @@ def worker(**about: Any) -> WorkerStatus:  # noqa: ANN401 fields
     return WorkerStatus(id="w", host="h", pid=1, version="0", slots=1, started_at=0, **about)
 
 
-def need(size: int) -> Surroundings:
-    return Surroundings(None, Need(SPEC, 3, size, whole=True))
+def need(size: int, output_dir: str = "") -> Surroundings:
+    spec = SPEC.model_copy(update={"output_dir": output_dir})
+    return Surroundings(None, Need(spec, 3, size, whole=True))
 
 
 def test_a_good_folder_is_left_as_it_was(tmp_path: Path) -> None:
@@ -174,8 +175,10 @@ def test_somebody_elses_partial_files(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_job_that_does_not_fit(tmp_path: Path) -> None:
-    found = examine(tmp_path, need(1 << 60))
+    found = examine(tmp_path, need(1 << 60, str(tmp_path)))
     assert found[OUTPUT, "space"].verdict is Verdict.BROKEN
+    # Without a folder for all, the job is spread over the workers' own.
+    assert examine(tmp_path, need(1 << 60))[OUTPUT, "space"].verdict is Verdict.WARNING
     assert "org/name needs 1.2 EB, and " in found[OUTPUT, "space"].advice
     assert not bad(examine(tmp_path, need(1000)))
 
