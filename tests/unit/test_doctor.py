@@ -23,6 +23,7 @@ from distributed_downloader.local_hub import LocalHub
 from distributed_downloader.memory import Memory, MemoryGauge
 from distributed_downloader.storage.place import make_place
 from tests.hub.sample import write_files
+from tests.mounts import mounted, needs_mount
 from tests.unit.test_config_commands import empty, run  # noqa: F401 a fixture
 
 ONE, OTHER = Subject("one"), Subject("other")
@@ -225,6 +226,28 @@ def test_a_worker_refuses_with_the_words_of_the_doctor(
     assert words in found
     code, _, err = run(capsys, "worker")
     assert (code, err) == (2, f"error: environment OUTPUT_DIR: [app] output_dir: {words}\n")
+
+
+@needs_mount
+@pytest.mark.usefixtures("site")
+def test_a_job_that_cannot_fit_is_refused_with_the_words_of_the_doctor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    with mounted(small, "-t", "tmpfs", "-o", "size=8k", "tmpfs"):
+        code, out, _ = run(capsys, "doctor", "org/name", "-o", str(small))
+        assert code == 2
+        words = next(line.strip() for line in out.splitlines() if "org/name needs" in line)
+        code, out, err = run(capsys, "master", "org/name", "-o", str(small))
+        assert (code, out) == (2, "")
+        assert f"error: {words}; --no-space-check queues it all the same" in err
+        code, out, _ = run(capsys, "batch-master", "org/name", "-o", str(small))
+        assert (code, words in out) == (1, True)
+        assert list(small.iterdir()) == []
+        code, _, err = run(capsys, "download", "org/name", "-o", str(small))
+        assert (code, "org/name needs 10.0 kB, and " in err) == (2, True)
+        assert run(capsys, "master", "org/name", "-o", str(small), "--no-space-check")[0] == 0
 
 
 def test_help_imports_nothing_heavy_and_says_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
