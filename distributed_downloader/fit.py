@@ -14,6 +14,7 @@ from typing import NamedTuple
 from distributed_downloader.config import NASConfig
 from distributed_downloader.display import units
 from distributed_downloader.errors import NoSpaceError
+from distributed_downloader.layout import folder_of
 from distributed_downloader.models import JobSpec, RepoFile
 from distributed_downloader.storage.place import STATE, read_place
 from distributed_downloader.storage.room import nearest, space
@@ -49,7 +50,7 @@ class Goal(NamedTuple):
 
 def output_goal(spec: JobSpec, folder: Path, reserve: int) -> Goal:
     """Return the goal that an output folder is."""
-    return Goal(folder, reserve, folder / spec.repo_id, folder / STATE / "partial")
+    return Goal(folder, reserve, folder / folder_of(spec), folder / STATE / "partial")
 
 
 def nas_goal(spec: JobSpec, nas: Path) -> Goal:

@@ -301,7 +301,6 @@ class SecuritySection(Model):
         description="Folders in which, or below which, jobs may put files, beside this machine's own "
         "`[app] output_dir`; empty for all but the system's own folders.",
     )
-
     inner_hosts: Annotated[str, From(allowed="globs of host names such as *.storage.example")] = Field(
         default="",
         description="Hosts to which a hub may lead though they lie in a private network and it does not, "

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from distributed_downloader.config.effective import table
-from distributed_downloader.download.hf_transfer import idle
 from distributed_downloader.findings import Finding, Subject
+from distributed_downloader.transfer.hf_transfer import idle
 
 if TYPE_CHECKING:
     from distributed_downloader.config import AppConfig, ConfigManager

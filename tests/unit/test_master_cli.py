@@ -53,6 +53,7 @@ class FakeApp:
 
     def __init__(self, hub: Hub | None = None) -> None:
         self.config = AppConfig()
+        self.space_check, self.reserve = True, None
         self.rules = Rules(self.config)
         self.redis = RedisClient.over(fakeredis.FakeRedis(decode_responses=True))
         self.hub = hub or hub_over(FakeHttp(answer))
