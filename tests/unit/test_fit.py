@@ -16,7 +16,7 @@ from distributed_downloader.errors import NoSpaceError
 from distributed_downloader.fit import fitting, goals_of, nas_goal, output_goal
 from distributed_downloader.hub import Hub
 from distributed_downloader.master import MasterNode, Submitted
-from distributed_downloader.models import JobSpec, JobState, RepoFile
+from distributed_downloader.models import JobSpec, JobState, Layout, RepoFile
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_view import RedisView
 from distributed_downloader.storage.place import make_place
@@ -90,6 +90,13 @@ def test_what_lies_there_needs_no_more_room(tmp_path: Path, disk: Disk) -> None:
     write(tmp_path / "org/name/sub/0.bin", 2 * GB)
     assert goal.shortage(SPEC, 12 * GB) == ""
     assert ", of which 2.0 GB are there, and " in goal.shortage(SPEC, 12 * GB + 1)
+
+
+def test_so_in_a_cache_of_the_hubs_library(tmp_path: Path, disk: Disk) -> None:
+    spec = to(tmp_path, layout=Layout.HF_CACHE)
+    write(tmp_path / "models--org--name/blobs/abc", 2 * GB)
+    assert output_goal(spec, tmp_path, 0).shortage(spec, 12 * GB) == ""
+    assert output_goal(to(tmp_path), tmp_path, 0).shortage(SPEC, 12 * GB)
 
 
 def test_nor_do_unfinished_files_for_what_they_take(tmp_path: Path, disk: Disk) -> None:
