@@ -58,6 +58,11 @@ def _is_new_enough(server: str) -> bool:
     return version is not None and int(version[1]) >= _OLDEST
 
 
+def environment() -> dict[str, str]:
+    """Return what of our environment a server gets."""
+    return {name: os.environ[name] for name in _NEEDED if name in os.environ}
+
+
 class EmbeddedRedis:
     """A redis-server for this process alone; a context manager that returns its `unix://` URL."""
 
@@ -94,7 +99,7 @@ class EmbeddedRedis:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={name: os.environ[name] for name in _NEEDED if name in os.environ},
+            env=environment(),
             start_new_session=True,  # Ctrl+C is for us; the server leaves after us
         )
         try:

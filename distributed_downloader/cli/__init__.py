@@ -36,6 +36,8 @@ COMMANDS = (
     "cancel",
     "retry",
     "forget",
+    "slurm",
+    "redis",
 )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from distributed_downloader.cli.job_options import job_options, repo_options
+from distributed_downloader.cli.job_options import check_interval, job_options, repo_options
 from distributed_downloader.errors import DownloaderError
 
 if TYPE_CHECKING:
@@ -31,7 +31,17 @@ THREADS = 4
 @repo_options
 @job_options
 @click.pass_obj
-def command(app: App, /, repos: str, from_file: bool, priority: int, wait: bool, **options: Any) -> int:  # noqa: ANN401 passed on
+def command(
+    app: App,
+    /,
+    repos: str,
+    *,
+    from_file: bool,
+    priority: int,
+    wait: bool,
+    interval: float | None,
+    **options: Any,  # noqa: ANN401 passed on
+) -> int:
     """Queue several repos for the fleet: "a,b,c", or a file with --from-file.
 
     Prints for each repo, in the order given, its name, a tab, and `Job ID: <id>` or what went wrong. The
@@ -46,6 +56,7 @@ def command(app: App, /, repos: str, from_file: bool, priority: int, wait: bool,
     from distributed_downloader.master import MasterNode
     from distributed_downloader.models import JobState
 
+    check_interval(interval, wait=wait)
     names = _names(repos, from_file=from_file)
     app.warn_of_redis()
     app.share_budgets()
@@ -56,7 +67,7 @@ def command(app: App, /, repos: str, from_file: bool, priority: int, wait: bool,
     click.echo(
         f"{len(jobs)} jobs of {len(names)} repos; see them with: hf-downloader status --watch", err=True
     )
-    states = [wait_for(app, master, job) for job in jobs] if wait else []
+    states = [wait_for(app, master, job, interval) for job in jobs] if wait else []
     return int(not all(map(_is_well, results)) or any(state is not JobState.DONE for state in states))
 
 

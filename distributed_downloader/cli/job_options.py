@@ -94,6 +94,12 @@ _JOB = (
     click.option(
         "--wait", is_flag=True, help="Show the progress until the job ends; the exit code tells how."
     ),
+    click.option(
+        "--interval",
+        type=click.FloatRange(min=0.05),
+        metavar="SECONDS",
+        help="Time between two lines with --wait, where there is no terminal.  [default: 10]",
+    ),
 )
 
 
@@ -110,6 +116,12 @@ def fetch_options(function: F) -> F:
 def job_options(function: F) -> F:
     """Add where a job's files go, and how eagerly."""
     return _add(_JOB[:1] + _FETCH + _JOB[1:], function)
+
+
+def check_interval(interval: float | None, *, wait: bool) -> None:
+    """Raise click.UsageError where nobody waits."""
+    if interval and not wait:
+        raise click.UsageError("--interval is for --wait, which is not there.")
 
 
 def _add(options: tuple[Callable[[F], F], ...], function: F) -> F:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from distributed_downloader.cli.job_options import job_options, repo_options
+from distributed_downloader.cli.job_options import check_interval, job_options, repo_options
 from distributed_downloader.cli.options import json_option
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def command(
     *,
     priority: int,
     wait: bool,
+    interval: float | None,
     dry_run: bool,
     as_json: bool,
     **options: Any,  # noqa: ANN401 passed on
@@ -49,15 +50,16 @@ def command(
     """
     from distributed_downloader.request import job_request
 
+    check_interval(interval, wait=wait)
     request = job_request(app.config, repo, **options)
     if dry_run:
         return _preview(app, request, as_json=as_json)
     if as_json:
         raise click.UsageError("--json needs --dry-run; without it, the line `Job ID: <id>` is for scripts.")
-    return _queue(app, request, priority, wait=wait)
+    return _queue(app, request, priority, wait=wait, interval=interval)
 
 
-def _queue(app: App, request: JobRequest, priority: int, *, wait: bool) -> int:
+def _queue(app: App, request: JobRequest, priority: int, *, wait: bool, interval: float | None) -> int:
     from distributed_downloader.cli.submission import interrupt_hint, summary, wait_for
     from distributed_downloader.master import MasterNode
     from distributed_downloader.models import JobState
@@ -73,7 +75,7 @@ def _queue(app: App, request: JobRequest, priority: int, *, wait: bool) -> int:
     state = JobState.DONE
     if wait:
         with interrupt_hint(f"job {submitted.job} goes on without us"):
-            state = wait_for(app, master, submitted.job)
+            state = wait_for(app, master, submitted.job, interval)
     return int(bool(submitted.plan.skipped_count) or state is not JobState.DONE)
 
 

@@ -94,12 +94,12 @@ def _next_steps(job: int, output_dir: str) -> list[str]:
     ]
 
 
-def wait_for(app: App, master: MasterNode, job: int) -> JobState:
-    """Show a job's progress until it ends; return how."""
-    from distributed_downloader.display.progress import watch
+def wait_for(app: App, master: MasterNode, job: int, interval: float | None) -> JobState:
+    """Show a job's progress until it ends, a line each `interval` seconds off a terminal; return how."""
+    from distributed_downloader.display.progress import QUIET, watch
     from distributed_downloader.models import JobStatus
 
-    with watch(app.progress_console) as show:
+    with watch(app.progress_console, quiet=interval or QUIET) as show:
 
         def look(status: JobStatus) -> None:
             failures = app.view.failures(job) if status.failed else []

@@ -153,15 +153,16 @@ def _position(progress: JobProgress) -> tuple[int, int, int]:
 
 
 @contextmanager
-def watch(console: Console, title: str = "", *, alone: bool = False) -> Iterator[Show]:
+def watch(console: Console, title: str = "", *, alone: bool = False, quiet: float = QUIET) -> Iterator[Show]:
     """Show one job's progress on `console` while the block runs, and at the end what came of it.
 
-    With `alone`, the job is known to nobody else: what failed is tried again by the same command.
+    With `alone`, the job is known to nobody else: what failed is tried again by the same command. `quiet` is
+    the time between two lines, in seconds.
     """
     speedometer, began = Speedometer(), time.monotonic()
     seen: list[JobStatus] = []
     failed: Sequence[Failure] = ()
-    with viewer(console, title) as view:
+    with viewer(console, title, quiet) as view:
 
         def show(
             job: JobStatus,
@@ -186,9 +187,9 @@ def watch(console: Console, title: str = "", *, alone: bool = False) -> Iterator
         emit(console, advice(seen[-1], len(failed), alone=alone))
 
 
-def viewer(console: Console, title: str = "") -> AbstractContextManager[Viewer]:
+def viewer(console: Console, title: str = "", quiet: float = QUIET) -> AbstractContextManager[Viewer]:
     """Return what shows snapshots on this console: pictures on a terminal, lines elsewhere."""
-    return pictures(console, title) if is_screen(console) else lines(console)
+    return pictures(console, title) if is_screen(console) else lines(console, quiet)
 
 
 @contextmanager
