@@ -25,12 +25,14 @@ T = TypeVar("T")
 PATIENCE = 90.0
 
 
-def until(what: Callable[[], T | None], describe: str = "", seconds: float = PATIENCE) -> T:
-    """Wait until `what()` is true, and return it."""
+def until(
+    what: Callable[[], T | None], describe: str = "", seconds: float = PATIENCE, pause: float = 0.02
+) -> T:
+    """Wait until `what()` is true, and return it; `pause` is longer where it costs more to ask."""
     deadline = time.monotonic() + seconds
     while not (result := what()):
         assert time.monotonic() < deadline, f"waited {seconds} s in vain: {describe or what}"
-        time.sleep(0.02)
+        time.sleep(pause)
     return result
 
 

@@ -17,7 +17,9 @@ from tests.e2e.fleet import until
 from tests.servers import free_port
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol")
-#: Node and its port are given by the kit; the machine may have fewer processors than the nodes say.
+#: Seconds between two questions, each of which is a process.
+_PAUSE = 0.3
+#: The machine may have fewer processors than its nodes say.
 _CONF = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -79,7 +81,11 @@ class Cluster:
             self._start("slurmctld", "-D")
             for node in ("n1", "n2"):
                 self._start("slurmd", "-D", "-N", node)
-            until(lambda: self.run("sinfo", "-h", "-o", "%D %t").stdout == "2 idle\n", "two idle nodes")
+            until(
+                lambda: self.run("sinfo", "-h", "-o", "%D %t").stdout == "2 idle\n",
+                "idle nodes",
+                pause=_PAUSE,
+            )
         except BaseException:
             self.__exit__()
             raise
@@ -136,12 +142,20 @@ class Cluster:
     def until_ended(self, number: str) -> State:
         """Wait until nothing of a job runs any more."""
         over = ("COMPLETED", "FAILED", "CANCELLED", "NODE_FAIL", "TIMEOUT")
-        return until(lambda: state if (state := self.job(number)).name in over else None, f"job {number}")
+        return self.until(number, *over)
+
+    def until(self, number: str, *names: str) -> State:
+        """Wait until a job has a state of one of these names."""
+        return until(
+            lambda: state if (state := self.job(number)).name in names else None,
+            f"job {number} {names}",
+            pause=_PAUSE,
+        )
 
     def __exit__(self, *_: object) -> None:
         if len(self._daemons) > 2:
             self.run("scancel", "--full", "--signal=KILL", "--user=root")
-            until(lambda: not self.run("squeue", "-h").stdout, "the end of all jobs")
+            until(lambda: not self.run("squeue", "-h").stdout, "the end of all jobs", pause=_PAUSE)
         for daemon in reversed(self._daemons):
             daemon.terminate()
             daemon.wait(30)

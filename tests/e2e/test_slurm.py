@@ -112,7 +112,7 @@ def test_a_job_that_is_killed_goes_on_when_it_is_submitted_again(
     site: Site, hub: FaultyHub, tmp_path: Path
 ) -> None:
     job, stall = begin(site, hub, "--nodes", "2", "--tasks-per-node", "2")
-    workers = until(lambda: found if len(found := site.workers()) == 4 else None, "four workers")
+    workers = until(lambda: found if len(found := site.workers()) == 4 else None, "four", pause=0.3)
     ranks = {match[1] for each in workers if (match := re.match(rf"slurm{job}-rank(\d)-", each.id))}
     assert ranks == {"0", "1", "2", "3"}
     url = site.url_file.read_text().strip()
@@ -125,7 +125,7 @@ def test_a_job_that_is_killed_goes_on_when_it_is_submitted_again(
 
     site.cluster.run("scancel", "--signal=KILL", "--full", job)
     site.cluster.until_ended(job)
-    until(lambda: not is_served(url), "the end of Redis")
+    until(lambda: not is_served(url), "the end of Redis", pause=0.1)
     stall.release.set()
     third = site.submit()
     assert site.cluster.until_ended(third).exit_code == 0, site.log(third)
@@ -143,7 +143,7 @@ def test_near_its_time_limit_a_job_stops_in_order_and_is_queued_again(
 ) -> None:
     job, stall = begin(site, hub)
     site.cluster.run("scancel", "--batch", "--signal=USR1", job)
-    until(lambda: site.cluster.job(job).name == "PENDING", "the job in the queue again")
+    site.cluster.until(job, "PENDING")
     assert "queued again" in site.log(job)
     assert not site.url_file.exists()
     stall.release.set()
