@@ -40,7 +40,15 @@ _PASSED = {
 
 @click.command("slurm")
 @click.argument("repos", metavar="REPO...", nargs=-1, required=True)
-@click.option("--nodes", "-N", type=click.IntRange(min=1), default=1, show_default=True, metavar="N")
+@click.option(
+    "--nodes",
+    "-N",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Machines to fetch with.",
+)
 @click.option(
     "--tasks-per-node",
     type=click.IntRange(min=1),
@@ -50,8 +58,8 @@ _PASSED = {
     help="Workers on each node.",
 )
 @click.option("--time", "-t", default="", metavar="T", help="Time limit, such as 8:00:00 or 2-12.")
-@click.option("--partition", "-p", default="", metavar="P")
-@click.option("--account", "-A", default="", metavar="A")
+@click.option("--partition", "-p", default="", metavar="P", help="Partitions that may run it.")
+@click.option("--account", "-A", default="", metavar="A", help="Account that pays for it.")
 @click.option(
     "--mail-user", default="", metavar="M", help="Who gets mail when it ends, fails or is queued again."
 )

@@ -145,6 +145,21 @@ def lint(script: str, severity: str = "style") -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_without_the_command_the_job_says_what_is_missing(
+    written: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = write(capsys, "org/one", "--env", "/no/such")
+    done = subprocess.run(
+        ["/bin/bash", "-c", script],
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "--env" in done.stderr
+
+
 @pytest.mark.parametrize("env", [(), ("--env", "hf"), ("--env", "/opt/my env")])
 def test_the_script_pleases_shellcheck(
     written: Path, capsys: pytest.CaptureFixture[str], env: tuple[str, ...]
