@@ -247,7 +247,7 @@ class MasterNode:
             sleep(interval)
 
     def _fitting(self, pages: Iterator[list[RepoFile]], spec: JobSpec) -> Iterator[list[RepoFile]]:
-        """Yield the pages as long as the job can fit, if that is asked for; what only checks needs no room."""
+        """Yield the pages as long as the job can fit, if that is asked for; a check needs no room."""
         if self._reserve is None or spec.check:
             return pages
         return fitting(pages, spec, goals_of(spec, self._nas, self._reserve))
