@@ -28,7 +28,9 @@ REPO = "demo/sample-model"
 #: What each worker of the demo may use.
 BANDWIDTH = "1MB/s"
 
-_FOREIGN = re.compile(r"(REDIS_|HF_|HUGGING_?FACE|NAS_)|(LOG_LEVEL|OUTPUT_DIR|\w+_proxy)$", re.IGNORECASE)
+_FOREIGN = re.compile(
+    r"(REDIS_|HF_|HUGGING_?FACE|NAS_|LOG_)|(HEALTH_FILE|OUTPUT_DIR|\w+_proxy)$", re.IGNORECASE
+)
 
 #: Seconds between two looks at the job: short, for the result is a time.
 _LOOK = 0.1

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from distributed_downloader.cli.logs import SafeFormatter, leave_out_origins
+from distributed_downloader.cli import logs
 from distributed_downloader.client import Client
 from distributed_downloader.imports import quick_imports
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from distributed_downloader.config import AppConfig, ConfigManager
+    from distributed_downloader.config import AppConfig, AppSection, ConfigManager
     from distributed_downloader.redis_client import RedisClient
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ FLAGS = {
     "endpoint": "huggingface.endpoint",
     "disable_ssl_verify": "huggingface.disable_ssl_verify",
     "log_level": "app.log_level",
+    "log_format": "app.log_format",
 }
 
 
@@ -44,6 +45,9 @@ class App(Client):
         super().__init__(self._load_config)
         self._config_file = Path(config_file) if config_file else None
         self._flags = {FLAGS[name]: value for name, value in flags.items() if value is not None}
+        # Before the settings are read: what is wrong with them, or with a command's words, is told as well.
+        if (flags.get("log_format") or os.environ.get("LOG_FORMAT", "").strip().lower()) == "json":
+            logs.speak_json()
 
     def override(self, **settings: object) -> None:
         """Let a command's own flags win; `app_concurrency=4` sets `[app] concurrency`."""
@@ -62,19 +66,16 @@ class App(Client):
     def _load_config(self) -> AppConfig:
         """Return the configuration; sets up logging as it says, and tells what is unwise in it."""
         config = self.manager.load()
-        self.start_log(config.app.log_level)
+        self.start_log(config.app)
         for warning in self.manager.warnings:
             click.echo(f"warning: {warning}", err=True)
         return config
 
-    def start_log(self, level: str) -> None:
-        """Log on standard error, from `level` on."""
+    def start_log(self, settings: AppSection) -> None:
+        """Log on standard error as these settings say."""
         from distributed_downloader.unexpected import tell_of_the_unseen
 
-        handler = logging.StreamHandler()
-        handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
-        logging.basicConfig(level=level, handlers=[handler])
-        leave_out_origins()
+        logs.set_up(settings.log_level, settings.log_format)
         tell_of_the_unseen()
 
     def show_progress_not_log(self) -> None:

@@ -74,7 +74,7 @@ def _examine(
         config = app.manager.load()
     except ConfigError as error:
         return [CONFIGURATION.broken("settings", "", str(error))]
-    app.start_log(config.app.log_level)
+    app.start_log(config.app)
     kind = RepoType(repo_type) if repo_type else None
     request = JobRequest(repo, kind, output_dir=output_dir, **options) if repo else None
     return examine(app.manager, config, request, Path(output_dir or config.app.output_dir).absolute())

@@ -34,6 +34,11 @@ _GLOBAL = (
         type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
         help="How much to log on standard error.",
     ),
+    click.option(
+        "--log-format",
+        type=click.Choice(["text", "json"], case_sensitive=False),
+        help="Standard error as text, or as one JSON object per line.",
+    ),
 )
 
 

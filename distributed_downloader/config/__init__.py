@@ -21,8 +21,8 @@ from distributed_downloader.config.sections import (
     HuggingFaceConfig,
     NASConfig,
     RedisConfig,
-    SecuritySection,
 )
+from distributed_downloader.config.security import SecuritySection
 from distributed_downloader.config.sources import (
     ENVIRONMENT,
     FILE,

@@ -14,8 +14,9 @@ from urllib.parse import parse_qs
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from distributed_downloader.checks import folder, host_glob, hub_address
+from distributed_downloader.checks import hub_address
 from distributed_downloader.config.limits import LimitsSection
+from distributed_downloader.config.security import SecuritySection
 from distributed_downloader.config.sentinels import (
     SERVICE,
     is_sentinel_url,
@@ -24,13 +25,12 @@ from distributed_downloader.config.sentinels import (
 )
 from distributed_downloader.config.values import (
     From,
+    LogFormat,
     LogLevel,
     Rate,
     Size,
     Switch,
     absolute,
-    each,
-    repo_glob,
     split_url,
 )
 from distributed_downloader.models import Model
@@ -236,6 +236,13 @@ class AppSection(Model):
     log_level: Annotated[LogLevel, From("--log-level", "LOG_LEVEL", "DEBUG, INFO, WARNING or ERROR")] = Field(
         default="INFO", description="How much to log on standard error: DEBUG, INFO, WARNING or ERROR."
     )
+    log_format: Annotated[LogFormat, From("--log-format", "LOG_FORMAT", "text or json")] = Field(
+        default="text", description="Standard error as text for people, or as one JSON object per line."
+    )
+    health_file: Annotated[str, From("--health-file", "HEALTH_FILE", "a file")] = Field(
+        default="",
+        description="File in which a worker says that it is alive, for `worker-health`; empty for none.",
+    )
     output_dir: Annotated[str, From("--output-dir", "OUTPUT_DIR", "a folder")] = Field(
         default="downloads",
         min_length=1,
@@ -272,7 +279,7 @@ class AppSection(Model):
         description="Bytes that downloads leave free on each disk; of a small disk at most 5 percent.",
     )
 
-    @field_validator("output_dir", "spool_dir")
+    @field_validator("output_dir", "spool_dir", "health_file")
     @classmethod
     def _expand(cls, path: str) -> str:
         return absolute(path)
@@ -283,49 +290,6 @@ class AppSection(Model):
         if 0 < size < MIB:
             raise ValueError("must be at least 1MiB, or 0 for never")
         return size
-
-
-class SecuritySection(Model):
-    """What this machine takes part in, whatever a job in Redis says; see SECURITY.md."""
-
-    allowed_repos: Annotated[str, From(allowed="globs such as org/*, datasets/org/name")] = Field(
-        default="",
-        description="Repos that may be fetched, such as `org/*, datasets/org2/name`; a type in front makes a "
-        "glob count for that type only; empty for all.",
-    )
-    allowed_endpoints: Annotated[str, From(allowed="addresses of hubs")] = Field(
-        default="", description="Hubs that may be asked, such as `https://huggingface.co`; empty for all."
-    )
-    allowed_output_dirs: Annotated[str, From(allowed="absolute folders")] = Field(
-        default="",
-        description="Folders in which, or below which, jobs may put files, beside this machine's own "
-        "`[app] output_dir`; empty for all but the system's own folders.",
-    )
-    inner_hosts: Annotated[str, From(allowed="globs of host names such as *.storage.example")] = Field(
-        default="",
-        description="Hosts to which a hub may lead though they lie in a private network and it does not, "
-        "such as `*.storage.example`; empty for none.",
-    )
-
-    @field_validator("allowed_repos")
-    @classmethod
-    def _globs(cls, text: str) -> str:
-        return each(text, repo_glob)
-
-    @field_validator("allowed_endpoints")
-    @classmethod
-    def _hubs(cls, text: str) -> str:
-        return each(text, hub_address)
-
-    @field_validator("inner_hosts")
-    @classmethod
-    def _hosts(cls, text: str) -> str:
-        return each(text, host_glob)
-
-    @field_validator("allowed_output_dirs")
-    @classmethod
-    def _folders(cls, text: str) -> str:
-        return each(text, folder)
 
 
 class AppConfig(Model):

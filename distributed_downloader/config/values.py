@@ -84,6 +84,10 @@ def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
 
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
 def absolute(text: str) -> str:
     """Expand `~` and make the path absolute; raises ValueError for quotes and for `~` without a home."""
     if text[:1] in ("'", '"'):
@@ -137,3 +141,4 @@ Switch = Annotated[bool, BeforeValidator(_switch)]
 Rate = Annotated[int, BeforeValidator(_rate), Field(ge=0)]
 Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
+LogFormat = Annotated[Literal["text", "json"], BeforeValidator(_lower)]

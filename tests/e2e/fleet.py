@@ -69,7 +69,7 @@ class Fleet:
         inherited = {
             key: value
             for key, value in os.environ.items()
-            if not re.match(r"HF_|REDIS_|NAS_|LOG_LEVEL|OUTPUT_DIR|\w*_proxy$", key, re.IGNORECASE)
+            if not re.match(r"HF_|REDIS_|NAS_|LOG_|HEALTH_FILE|OUTPUT_DIR|\w*_proxy$", key, re.IGNORECASE)
         }
         return {
             **inherited,

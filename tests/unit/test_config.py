@@ -128,6 +128,8 @@ OTHER = {
     "nas.verify": "size",
     "nas.read_back": "yes",
     "app.log_level": "debug",
+    "app.log_format": "JSON",
+    "app.health_file": "/run/health",
     "app.output_dir": "/data",
     "app.layout": "hf-cache",
     "app.concurrency": "8",
@@ -197,7 +199,7 @@ def test_the_variables_are_the_documented_ones() -> None:
         *("REDIS_SENTINELS", "REDIS_SERVICE", "REDIS_SENTINEL_USERNAME", "REDIS_SENTINEL_PASSWORD"),
         "FLEET_BANDWIDTH",
         *("HF_TOKEN", "HF_ENDPOINT", "HF_DISABLE_SSL_VERIFY", "HF_HUB_ENABLE_HF_TRANSFER", "HF_HOME"),
-        *("NAS_ENABLED", "NAS_PATH", "LOG_LEVEL", "OUTPUT_DIR"),
+        *("NAS_ENABLED", "NAS_PATH", "LOG_LEVEL", "LOG_FORMAT", "OUTPUT_DIR", "HEALTH_FILE"),
     }
 
 
@@ -274,6 +276,7 @@ def test_switches_off(text: str) -> None:
         ("nas.verify", "crc", "size or hash"),
         ("nas.read_back", "maybe", "true or false"),
         ("app.log_level", "loud", "DEBUG, INFO, WARNING or ERROR"),
+        ("app.log_format", "xml", "text or json"),
         ("app.output_dir", '"/data"', "without quotes"),
         ("app.output_dir", "", "a folder"),
         ("app.concurrency", "0", "1 to 256"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from distributed_downloader.cli import app, cli
 from distributed_downloader.cli.init_config import text
