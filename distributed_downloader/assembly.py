@@ -67,6 +67,7 @@ def make_worker(
         deliverer=nas,
         ahead=downloader.split_files,
         headroom=Headroom.of(config, owes),
+        health_file="" if alone else config.app.health_file,
     )
 
 

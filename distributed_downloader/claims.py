@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+
+from distributed_downloader.errors import RedisUnavailableError
 from distributed_downloader.heartbeat import Heartbeat
 from distributed_downloader.hold import now
 from distributed_downloader.models import DownloadTask
@@ -102,3 +105,32 @@ class Claims:
         self.asked_at = now()
         token, self._parts_about = self._parts.steal(worker_id, self._slots.part_rate)
         return token
+
+
+class Wake:
+    """Makes the fetcher return from a claim that waits in Redis, from any thread."""
+
+    def __init__(self, redis: RedisClient, outage: Outage, period: float) -> None:
+        self._redis, self._outage, self._period = redis, outage, period
+        #: Set while the fetcher is not in a claim, nor about to be.
+        self.heard = threading.Event()
+        self._insisting: list[threading.Thread] = []
+
+    def insist(self) -> None:
+        """Wake it again and again until it hears, for it may just be on its way there; returns at once."""
+        thread = threading.Thread(target=self._insist, name="unblock", daemon=True)
+        thread.start()
+        self._insisting.append(thread)  # not before, for whoever leaves meanwhile joins what is there
+
+    def _insist(self) -> None:
+        while not self.heard.is_set():
+            try:
+                self._redis.unblock()
+            except RedisUnavailableError as error:
+                self._outage.note(error)
+            self.heard.wait(self._period)
+
+    def join(self, seconds: float) -> None:
+        """Wait so long at most until nobody insists any more."""
+        for thread in self._insisting:
+            thread.join(seconds)

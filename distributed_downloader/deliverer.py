@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Protocol
 
 
@@ -29,3 +31,13 @@ class Deliverer(Protocol):
 
     def join(self, seconds: float) -> bool:
         """After `stop`, wait so long for the threads to hand back what they copy."""
+
+
+def look_for_nas(deliverer: Deliverer, stopping: threading.Event, seconds: float) -> None:
+    """Start it, and wait so long until it knows whether it sees the NAS; one that hangs is not waited for."""
+    deliverer.start()
+    deadline = time.monotonic() + seconds
+    while not (deliverer.nas or deliverer.trouble or stopping.is_set()):
+        if time.monotonic() > deadline:
+            break
+        stopping.wait(0.02)

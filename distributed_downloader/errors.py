@@ -251,3 +251,22 @@ class NotAllowedError(TransferError):
 
 class StoppedError(TransferError):
     """The task was taken back while it ran: shutdown, cancel, or a lost lease."""
+
+
+def kind(error: TransferError) -> str:
+    """Return a word for what went wrong, one of `kinds`: the first class of this file, as `no_answer`."""
+    return next(_word(each) for each in type(error).__mro__ if each.__module__ == __name__)
+
+
+def kinds() -> frozenset[str]:
+    """Return all words for what may go wrong with a try."""
+    found, more = {TransferError}, {TransferError}
+    while (
+        more := {kin for each in more for kin in each.__subclasses__() if kin.__module__ == __name__} - found
+    ):
+        found |= more
+    return frozenset(map(_word, found))
+
+
+def _word(error: type[Exception]) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", error.__name__.removesuffix("Error")).lower()

@@ -45,6 +45,9 @@ class Owner(Protocol):
     def describe(self) -> WorkerStatus:
         """Say who and what for `status`."""
 
+    def turn(self, thread: str) -> None:
+        """Take note that one of the threads that matter goes on."""
+
     def holds(self) -> set[str]:
         """Return the tokens that run here."""
 
@@ -135,6 +138,7 @@ class Heartbeat:
         wait = _PULSE
         while not self._stop.wait(wait):
             try:
+                self._owner.turn("heartbeat")
                 wait = self._say_parts()
                 if time.monotonic() - self._pulsed_at >= _PULSE:
                     self._pulse()

@@ -267,12 +267,13 @@ class RedisClient:
         parked_for: float = 0,
         excused_tries: int = 0,
         counted: str = "",
+        kind: str = "other",
     ) -> Verdict:
         """Count a failed try: again after `delay` seconds, or never (None, or the tries are used up).
 
         With `parked_for`, the retry is offered to `failure.host` alone for that many seconds first.
         With `excused_tries`, the failure says little about the file: it is counted apart, with others of
-        that kind (`counted`: see fail.lua), to that limit.
+        that kind (`counted`: see fail.lua), to that limit. `kind` (errors.kind) is counted for `metrics`.
         """
         return Verdict(
             self.scripts.run(
@@ -285,6 +286,7 @@ class RedisClient:
                 counted,
                 _ms(parked_for),
                 failure.host,
+                kind,
             )
         )
 

@@ -20,7 +20,7 @@ _TYPES = (
     ("set", r"parked"),
     ("zset", r"jobs|fair|asleep|delayed|tails|workers|dead|ended|budgets|(place|parked|owed):.*"),
     ("hash", r"names|identities|progress|splitting|folders|fleet|bandwidth|shares|(budget|out):.*"),
-    ("hash", r"job:\d+(:(tasks|held|seals|sealer|records|blind|hosts|failed|tries|home|why))?"),
+    ("hash", r"job:\d+(:(tasks|held|seals|sealer|records|blind|hosts|failed|tries|reasons|home|why))?"),
 )
 #: Keys that are looked at in one round trip.
 _BATCH = 1000

@@ -7,7 +7,13 @@ import time
 from collections.abc import Callable
 
 from distributed_downloader.completions import Completion
-from distributed_downloader.errors import FlawError, PlaceUnseenError, TransferError, TransientError
+from distributed_downloader.errors import (
+    FlawError,
+    PlaceUnseenError,
+    TransferError,
+    TransientError,
+    kind,
+)
 from distributed_downloader.models import DownloadTask, Failure
 from distributed_downloader.outcome import Divided, Finished, Outcome
 from distributed_downloader.queue_terms import Blind, Split
@@ -138,6 +144,7 @@ class Reports:
             parked_for=park_seconds(kept),
             excused_tries=decision.excused_tries,
             counted=decision.counted.value,
+            kind=kind(error),
         )
         if verdict is Verdict.RETRY:
             log.warning("retry   %s in %.0f s: %s", task.name, decision.delay, reason)

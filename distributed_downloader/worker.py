@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 
 from distributed_downloader import __version__
 from distributed_downloader.cancel import Cancel
-from distributed_downloader.claims import Claims
+from distributed_downloader.claims import Claims, Wake
 from distributed_downloader.completions import Completions
-from distributed_downloader.deliverer import Deliverer
+from distributed_downloader.deliverer import Deliverer, look_for_nas
 from distributed_downloader.errors import RedisUnavailableError
 from distributed_downloader.headroom import Headroom
+from distributed_downloader.health import HealthFile, State
 from distributed_downloader.heartbeat import Heartbeat
 from distributed_downloader.hold import now
 from distributed_downloader.imports import whole_imports
@@ -61,6 +62,7 @@ class WorkerNode:
         deliverer: Deliverer | None = None,
         ahead: ReadAhead | None = None,
         headroom: Headroom | None = None,
+        health_file: str = "",
     ) -> None:
         """Make a worker that has not entered the fleet yet.
 
@@ -79,6 +81,7 @@ class WorkerNode:
         self._slots = self._make_slots(runner, concurrency, policy or RetryPolicy())
         self._sealer = Sealer(redis, ahead, start=self._start_seal, life=self._present) if ahead else None
         self._heartbeat = Heartbeat(redis, self)
+        self._health = HealthFile(health_file, redis.limits.lease)
         self._claims = Claims(
             redis, self._heartbeat, self._outage, self._slots, host=self._host, alert=drain_when_empty
         )
@@ -86,8 +89,7 @@ class WorkerNode:
         self._draining = threading.Event()
         #: Whether there is nothing left to do, as far as we know.
         self._emptied = threading.Event()
-        self._fetched = threading.Event()
-        self._insisting: list[threading.Thread] = []
+        self._wake = Wake(redis, self._outage, _LOOK / 2)
 
     def _make_slots(self, runner: Runner, concurrency: int, policy: RetryPolicy) -> Slots:
         reports = Reports(
@@ -124,22 +126,39 @@ class WorkerNode:
         """The same, where it does not end by itself, or ""."""
         return "" if self._rest.passes else self.trouble
 
+    @property
+    def state(self) -> State:
+        """What it is at."""
+        if not self._claiming:
+            return State.LEAVING
+        if not self._heartbeat.fresh:
+            return State.WAITING
+        return State.RESTING if self.trouble else State.RUNNING
+
     # -- what its master's voice may ask: any thread, any time ------------------------------------
 
     def stop(self) -> None:
         """Stop now: running tasks are given back, their partial bytes stay."""
         self._stopping.set()
         self._life.cancel.set("the worker stops")
-        self._end_claim()
+        self._wake.insist()
 
     def drain(self) -> None:
         """Finish what runs, claim nothing new, then leave."""
         self._draining.set()
-        self._end_claim()
+        self._wake.insist()
 
     def run(self) -> None:
         """Work until told to stop; waits for a Redis that is not there."""
-        self._look_for_nas()
+        self._health.begin(self)
+        try:
+            self._work()
+        finally:
+            self._health.end()
+
+    def _work(self) -> None:
+        if self._deliverer:
+            look_for_nas(self._deliverer, self._stopping, _STOP_SECONDS)
         if not self._enter():
             return
         log.info("worker %s: %d slots, Redis at %s", self.id, self._slots.count, self._redis.address)
@@ -168,6 +187,10 @@ class WorkerNode:
             nas_trouble=self._deliverer.trouble if self._deliverer else "",
             absence=self._heartbeat.outage.last,
         )
+
+    def turn(self, thread: str) -> None:
+        """Take note that one of the threads that matter goes on."""
+        self._health.turn(thread, self)
 
     def holds(self) -> set[str]:
         """Return the tokens that run here."""
@@ -201,18 +224,9 @@ class WorkerNode:
 
     # -- the fetcher ------------------------------------------------------------------------------
 
-    def _look_for_nas(self) -> None:
-        """Know before we enter the fleet whether we see the NAS; one that hangs is not waited for."""
-        if self._deliverer:
-            self._deliverer.start()
-            deadline = time.monotonic() + _STOP_SECONDS
-            while not (self._deliverer.nas or self._deliverer.trouble or self._stopping.is_set()):
-                if time.monotonic() > deadline:
-                    break
-                self._stopping.wait(0.02)
-
     def _enter(self) -> bool:
         while self._claiming:
+            self.turn("fetcher")
             try:
                 if self._check_redis:
                     self._warn()
@@ -238,14 +252,14 @@ class WorkerNode:
         """Work until told to stop, or until all is done: what is on its way to the NAS may come back."""
         while True:
             self._claim_all()
-            self._fetched.set()
+            self._wake.heard.set()
             self._finish()
             if not self._emptied.is_set() or self._stopping.is_set() or self._draining.is_set():
                 return
             if self._is_over():
                 return
             self._emptied.clear()
-            self._fetched.clear()
+            self._wake.heard.clear()
 
     def _is_over(self) -> bool:
         try:
@@ -256,6 +270,7 @@ class WorkerNode:
 
     def _claim_all(self) -> None:
         while self._claiming:
+            self.turn("fetcher")
             try:
                 room = self._slots.wait_room(_LOOK, ahead=self._claims.ahead)
                 if room and self._claiming:
@@ -283,24 +298,9 @@ class WorkerNode:
         except RedisUnavailableError as error:  # then the heartbeat does
             self._outage.note(error)
         while not self._slots.wait_idle(_LOOK) and not self._stopping.is_set():
-            pass
+            self.turn("fetcher")
         while self._deliverer and not self._stopping.is_set() and not self._deliverer.wait_done(_LOOK):
-            pass
-
-    def _end_claim(self) -> None:
-        """Make the fetcher return from Redis; again and again, for it may just be on its way there."""
-
-        def insist() -> None:
-            while not self._fetched.is_set():
-                try:
-                    self._redis.unblock()
-                except RedisUnavailableError as error:
-                    self._outage.note(error)
-                self._fetched.wait(_LOOK / 2)
-
-        thread = threading.Thread(target=insist, name="unblock", daemon=True)
-        thread.start()
-        self._insisting.append(thread)  # not before, for whoever leaves meanwhile joins what is there
+            self.turn("fetcher")
 
     def _fill(self, life: Life, room: Room) -> None:
         """Claim tasks for this room, if there are any."""
@@ -341,8 +341,7 @@ class WorkerNode:
         if self._deliverer:
             self._deliverer.join(_STOP_SECONDS / 2)
         self._heartbeat.stop()
-        for thread in self._insisting:  # or whoever closes Redis next would do so under its hands
-            thread.join(_STOP_SECONDS / 2)
+        self._wake.join(_STOP_SECONDS / 2)  # or whoever closes Redis next would do so under its hands
         try:
             self._redis.leave(self.id)
             log.info("worker %s has left", self.id)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 )
 @worker_options
 @click.option("--fleet-bandwidth", metavar="RATE", help="At most so much, all workers of the fleet together.")
+@click.option("--health-file", metavar="FILE", help="Say there that this worker is alive: see worker-health.")
 @click.option("--drain-when-empty", is_flag=True, help="End when no running job is left.")
 @click.pass_obj
 def command(
@@ -28,6 +29,7 @@ def command(
     concurrency: int | None,
     max_bandwidth: str | None,
     fleet_bandwidth: str | None,
+    health_file: str | None,
     drain_when_empty: bool,
 ) -> None:
     """Fetch files for the fleet, until stopped.
@@ -56,6 +58,7 @@ def command(
       hf-downloader worker --concurrency 8 --max-bandwidth 10MB/s
       hf-downloader worker --fleet-bandwidth 100MB/s
       hf-downloader --redis-host head-node worker --drain-when-empty
+      hf-downloader worker --health-file /run/hf-downloader/health
       NAS_ENABLED=true NAS_PATH=/mnt/nas/models hf-downloader worker
     """
     with quick_imports():
@@ -63,7 +66,10 @@ def command(
         from distributed_downloader.signals import run_until_signal
 
     app.override(
-        app_concurrency=concurrency, app_max_bandwidth=max_bandwidth, limits_fleet_bandwidth=fleet_bandwidth
+        app_concurrency=concurrency,
+        app_max_bandwidth=max_bandwidth,
+        app_health_file=health_file,
+        limits_fleet_bandwidth=fleet_bandwidth,
     )
     app.require_worker()
     app.warn_of_idle_settings()

@@ -4,7 +4,7 @@
 local KEPT = {
   [7 * DAY] = {'tasks', 'done', 'where', 'hosts', 'pending', 'held', 'home', 'seals', 'sealer', 'records', 'blind',
     'why'},
-  [30 * DAY] = {'', 'failed', 'tries'},
+  [30 * DAY] = {'', 'failed', 'tries', 'reasons'},
 }
 
 -- A split file is put together by one job at a time: two would write into one file, and one would
@@ -181,6 +181,7 @@ local function recover(token, now, max_losses, was_dead)
       host = '', tries = losses, at = now / 1000,
     }))
   end
+  add(jobkey(job, 'reasons'), 'lost', 1)
   settle(job, now)
 end
 

@@ -8,6 +8,7 @@
 -- ARGV[7] -> what is counted: "" = a failure; those that say little about the file: "~" = not now, "?" = a host is away
 -- ARGV[8] -> ms for which the retry is offered to the host first, 0 = to everybody at once
 -- ARGV[9] -> host with the partial bytes
+-- ARGV[10] -> what kind of error it was: errors.kind
 --
 -- Returns 0 stale: not in the worker's list, nothing is touched, 1 will be tried again, 2 failed.
 local worker, token = ARGV[2], ARGV[3]
@@ -31,5 +32,6 @@ if delay >= 0 and tries < tonumber(ARGV[6]) then
 else
   bury(token, ARGV[4])
 end
+add(jobkey(job, 'reasons'), ARGV[10], 1)
 settle(job, now)
 return verdict

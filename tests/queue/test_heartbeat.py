@@ -39,6 +39,8 @@ class Player:
     def describe(self) -> WorkerStatus:
         return self.status
 
+    def turn(self, thread: str) -> None: ...
+
     def holds(self) -> set[str]:
         return self.held
 

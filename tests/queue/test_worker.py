@@ -604,7 +604,7 @@ def test_who_leaves_joins_no_thread_that_has_not_begun(stage: Stage, monkeypatch
 
     def start(thread: threading.Thread) -> None:
         if thread.name == "unblock":
-            joinable.append(list(node._insisting))
+            joinable.append(list(node._wake._insisting))
         begin(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start)

@@ -1,0 +1,76 @@
+"""`hf-downloader worker-health`: whether the worker of this machine is alive, for probes."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from distributed_downloader.cli.options import json_option
+
+if TYPE_CHECKING:
+    from distributed_downloader.cli.app import App
+    from distributed_downloader.health import Health
+
+
+@click.command("worker-health")
+@click.argument("file", required=False, envvar="HEALTH_FILE")
+@click.option(
+    "--ready", is_flag=True, help="Ask whether it can fetch, too: it is in the fleet, and not at rest."
+)
+@json_option
+@click.pass_obj
+def command(app: App, file: str | None, *, ready: bool, as_json: bool) -> int:
+    """Tell whether the worker of this machine goes on, by the FILE that it writes.
+
+    FILE is what the worker has as --health-file; without it, [app] health_file or HEALTH_FILE. Exit code 0
+    if the worker is alive, 1 if it is not. One that waits for Redis is alive, but not ready.
+
+    \b
+    Examples:
+      hf-downloader worker-health /run/hf-downloader/health
+      hf-downloader worker-health /run/hf-downloader/health --ready
+      HEALTH_FILE=/tmp/health hf-downloader worker-health --json
+    """
+    from pathlib import Path
+
+    from distributed_downloader.health import read
+
+    path = file or app.config.app.health_file
+    if not path:
+        raise click.UsageError("Name the FILE that the worker has as --health-file, or set HEALTH_FILE.")
+    health = read(Path(path))
+    why = health.ailment(time.monotonic()) if health else f"no worker writes {path}"
+    alive, fit = not why, bool(not why and health and health.is_ready)
+    if as_json:
+        click.echo(json.dumps({"alive": alive, "ready": fit, "why": why or None, **_about(health)}))
+    else:
+        click.echo(_words(health, why), err=not alive)
+    return int(not (fit if ready else alive))
+
+
+def _words(health: Health | None, why: str) -> str:
+    """Return it for people, with all that could steer a terminal spelled out."""
+    if health is None or why:
+        text = f"not alive: worker {health.worker}: {why}" if health else f"not alive: {why}"
+    else:
+        trouble = f": {health.trouble}" if health.trouble else ""
+        seconds = max(0.0, time.time() - health.since)
+        text = f"alive: worker {health.worker}, {health.state.value} for {seconds:.0f} s{trouble}"
+    # As display.units would, but a probe is to be quick.
+    return text.encode("unicode_escape").decode()
+
+
+def _about(health: Health | None) -> dict[str, object]:
+    if health is None:
+        return {"worker": None}
+    return {
+        "worker": health.worker,
+        "pid": health.pid,
+        "state": health.state.value,
+        "since": health.since,
+        "trouble": health.trouble,
+        "silent": {thread: round(seconds, 1) for thread, seconds in health.silent(time.monotonic()).items()},
+    }
