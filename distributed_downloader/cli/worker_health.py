@@ -43,12 +43,12 @@ def command(app: App, file: str | None, *, ready: bool, as_json: bool) -> int:
         raise click.UsageError("Name the FILE that the worker has as --health-file, or set HEALTH_FILE.")
     health = read(Path(path))
     why = health.ailment(time.monotonic()) if health else f"no worker writes {path}"
-    alive, fit = not why, bool(not why and health and health.is_ready)
+    found = document(health, why)
     if as_json:
-        click.echo(json.dumps({"alive": alive, "ready": fit, "why": why or None, **_about(health)}))
+        click.echo(json.dumps(found, indent=2))
     else:
-        click.echo(_words(health, why), err=not alive)
-    return int(not (fit if ready else alive))
+        click.echo(_words(health, why), err=bool(why))
+    return int(not found["ready" if ready else "alive"])
 
 
 def _words(health: Health | None, why: str) -> str:
@@ -63,14 +63,18 @@ def _words(health: Health | None, why: str) -> str:
     return text.encode("unicode_escape").decode()
 
 
-def _about(health: Health | None) -> dict[str, object]:
-    if health is None:
-        return {"worker": None}
+def document(health: Health | None, why: str) -> dict[str, object]:
+    """Return the `health` object of docs/json.md; `why` it is not alive, or ""."""
+    silent = health.silent(time.monotonic()) if health else {}
     return {
-        "worker": health.worker,
-        "pid": health.pid,
-        "state": health.state.value,
-        "since": health.since,
-        "trouble": health.trouble,
-        "silent": {thread: round(seconds, 1) for thread, seconds in health.silent(time.monotonic()).items()},
+        "alive": not why,
+        "ready": bool(health and health.is_ready and not why),
+        "why": why,
+        "worker": health.worker if health else None,
+        "pid": health.pid if health else None,
+        "state": health.state.value if health else None,
+        "since": health.since if health else None,
+        "trouble": health.trouble if health else None,
+        "fetcher_silent_seconds": silent.get("fetcher"),
+        "heartbeat_silent_seconds": silent.get("heartbeat"),
     }

@@ -120,6 +120,7 @@ def test_the_document_has_all_objects() -> None:
         "states",
         "file",
         "action",
+        "health",
         "preview",
         "listed",
         "doctor",

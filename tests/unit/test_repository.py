@@ -153,7 +153,7 @@ def test_workers_in_compose_can_be_scaled(compose: dict[str, Any]) -> None:
     assert "ports" not in worker
 
 
-@pytest.mark.parametrize("name", ["worker", "master", "status"])
+@pytest.mark.parametrize("name", ["worker", "master", "status", "metrics"])
 def test_nodes_in_compose_wait_for_redis_and_share_a_folder(compose: dict[str, Any], name: str) -> None:
     node = compose["services"][name]
     assert node["depends_on"] == {"redis": {"condition": "service_healthy"}}
