@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,8 @@ from distributed_downloader.errors import (
     UsageError,
 )
 from distributed_downloader.headroom import Headroom
+from distributed_downloader.health import State, read
+from distributed_downloader.heartbeat import Heartbeat
 from distributed_downloader.hold import Hold
 from distributed_downloader.life import Life
 from distributed_downloader.models import DownloadTask, JobSpec, JobState, JobStatus, RepoFile, RepoType
@@ -127,6 +130,7 @@ class Stage:
         name: str | None = None,
         deliverer: Deliverer | None = None,
         headroom: Headroom | None = None,
+        health_file: str = "",
     ) -> WorkerNode:
         node = WorkerNode(
             self.client(),
@@ -137,6 +141,7 @@ class Stage:
             policy=AT_ONCE,
             deliverer=deliverer,
             headroom=headroom,
+            health_file=health_file,
         )
         thread = threading.Thread(target=node.run, daemon=True)
         thread.start()
@@ -611,3 +616,37 @@ def test_who_leaves_joins_no_thread_that_has_not_begun(stage: Stage, monkeypatch
     node.drain()
     stage.join(node)
     assert joinable == [[]]
+
+
+# -- its health -----------------------------------------------------------------------------------
+
+
+def test_a_worker_that_waits_or_works_is_alive_and_leaves_no_file(stage: Stage, tmp_path: Path) -> None:
+    path = tmp_path / "health"
+    node = stage.worker(health_file=str(path))
+    job = stage.job("wait")
+    until(lambda: stage.player.started)
+    health = until(lambda: found if (found := read(path)) and len(found.turns) == 2 else None)
+    assert (health.worker, health.state, health.ailment(time.monotonic())) == (node.id, State.RUNNING, "")
+    node.drain()
+    assert until(lambda: found if (found := read(path)) and found.state is State.LEAVING else None)
+    stage.player.go.set()
+    stage.join(node)
+    assert stage.view.job(job).state is JobState.DONE
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("thread", ["fetcher", "heartbeat"])
+def test_a_thread_that_hangs_shows_in_what_the_other_one_writes(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thread: str
+) -> None:
+    go_on, path = threading.Event(), tmp_path / "health"
+    stage.limits = replace(stage.limits, lease=0.2)
+    kind, name = (claims.Claims, "next") if thread == "fetcher" else (Heartbeat, "_say_parts")
+    real = getattr(kind, name)
+    monkeypatch.setattr(kind, name, lambda *words: real(*words) if go_on.wait(30) else None)
+    stage.worker(health_file=str(path))
+    said = until(lambda: found.ailment(time.monotonic()) if (found := read(path)) else "")
+    assert said.startswith(f"its {thread} has not gone on for ")
+    go_on.set()
+    until(lambda: (found := read(path)) and not found.ailment(time.monotonic()))

@@ -137,7 +137,7 @@ def test_each_type_is_known() -> None:
 
 def test_the_document_names_the_command_of_each_object() -> None:
     commands = DOCS.read_text().partition("\n## ")[0]
-    for name in ("status", "repo", "queue", "worker", "file", "action", "preview"):
+    for name in ("status", "repo", "queue", "worker", "file", "action", "health", "preview"):
         assert f"[{name}](#{name})" in commands
 
 
