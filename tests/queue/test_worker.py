@@ -642,6 +642,8 @@ def test_a_thread_that_hangs_shows_in_what_the_other_one_writes(
 ) -> None:
     go_on, path = threading.Event(), tmp_path / "health"
     stage.limits = replace(stage.limits, lease=0.2)
+    for name in ("_SECONDS", "_SECONDS_WHEN_IDLE"):  # no claim waits for longer than a thread may be silent
+        monkeypatch.setattr(claims, name, 0.1)
     kind, name = (claims.Claims, "next") if thread == "fetcher" else (Heartbeat, "_say_parts")
     real = getattr(kind, name)
     monkeypatch.setattr(kind, name, lambda *words: real(*words) if go_on.wait(30) else None)
