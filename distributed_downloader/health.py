@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -125,7 +126,11 @@ class HealthFile:
         self._works = True
 
     def begin(self, owner: Owner) -> None:
-        """Write it for the first time; raises ConfigError if that cannot be."""
+        """Write it for the first time; raises ConfigError if that cannot be, or it is another worker's."""
+        other = read(self._path) if self._path else None
+        if other and other.pid != os.getpid() and not other.ailment(time.monotonic()):
+            whose = f"{self._path} is that of worker {other.worker} (process {other.pid})"
+            raise ConfigError(f"[app] health_file: {whose}: give each worker a file of its own")
         try:
             self._note("fetcher", owner)
         except OSError as error:
@@ -145,8 +150,9 @@ class HealthFile:
 
     def end(self) -> None:
         """Remove the file: there is no worker any more."""
-        if self._path:
-            self._path.unlink(missing_ok=True)
+        with suppress(OSError):  # then a probe sees that the process is gone
+            if self._path:
+                self._path.unlink(missing_ok=True)
 
     def _note(self, thread: str, owner: Owner) -> None:
         if self._path is None:
@@ -175,7 +181,9 @@ class HealthFile:
     def _write(self, path: Path, health: Health) -> None:
         """Replace the file as a whole: whoever reads it sees the last one or this one."""
         new = path.with_name(f".{path.name}.{health.pid}")
-        new.write_text(health.write(), encoding="ascii")
+        new.unlink(missing_ok=True)
+        with new.open("x", encoding="ascii") as file:  # never through a link that somebody left there
+            file.write(health.write())
         new.replace(path)
 
 

@@ -170,6 +170,26 @@ def test_a_file_that_cannot_be_written_ends_the_beginning_and_later_warns_once(
     ]
 
 
+def test_a_link_that_somebody_left_is_not_followed(path: Path, file: HealthFile) -> None:
+    precious = path.parent / "precious"
+    precious.write_text("mine")
+    for name in (path.name, f".{path.name}.{os.getpid()}"):
+        (path.parent / name).symlink_to(precious)
+    file.begin(Worker())
+    assert precious.read_text() == "mine"
+    assert written(path).worker == "w1"
+
+
+def test_two_workers_do_not_share_a_file(path: Path, file: HealthFile) -> None:
+    other = health(worker="w2", pid=os.getppid(), turns={"fetcher": time.monotonic()})
+    path.write_text(other.write())
+    with pytest.raises(ConfigError, match=rf"is that of worker w2 \(process {os.getppid()}\): give each"):
+        file.begin(Worker())
+    path.write_text(replace(other, turns={"fetcher": 0.0}, patience=0.0).write())  # it hangs
+    file.begin(Worker())
+    assert written(path).worker == "w1"
+
+
 def test_threads_take_their_turns_together(path: Path, file: HealthFile) -> None:
     def go_on(thread: str) -> None:
         for number in range(50):
