@@ -151,11 +151,16 @@ class Fleet:
     @contextmanager
     def view(self) -> Iterator[RedisView]:
         """Look at Redis directly."""
-        client = RedisClient(RedisConfig.model_validate({"url": self.redis_url}))
+        client = RedisClient(RedisConfig.model_validate({"url": self.redis_url, **self._user()}))
         try:
             yield RedisView(client)
         finally:
             client.close()
+
+    def _user(self) -> dict[str, str]:
+        """Return as whom the commands come, where it is not the default user."""
+        names = {"username": "REDIS_USERNAME", "password": "REDIS_PASSWORD"}
+        return {key: self.environ[name] for key, name in names.items() if name in self.environ}
 
     def job(self, number: int) -> JobStatus:
         with self.view() as view:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import access
-from tests.e2e.fleet import Fleet, tree, until
+from tests.e2e.fleet import Fleet, tree
 from tests.hub.faults import Status
 from tests.hub.faulty import FaultyHub
 from tests.servers import Binary, Server, binaries
@@ -55,10 +55,12 @@ def test_the_documented_user_can_do_the_whole_job(
         fleet.run(verb, job)
     for _ in range(2):
         fleet.worker("-j", "1")
-    until(lambda: seen(fleet, job)["state"] == "failed", "the failure of one file")
+    fleet.until_ended(int(job))
+    assert seen(fleet, job)["state"] == "failed"
     assert "config.json" in fleet.run("files", job, "--failed").stdout
     fleet.run("retry", job)
-    until(lambda: seen(fleet, job)["state"] == "done", "the end of the job")
+    fleet.until_ended(int(job))
+    assert seen(fleet, job)["state"] == "done"
     for look in (["workers"], ["queue"], ["repos"], ["files", job], ["status"], ["status", "--json"]):
         assert fleet.run(*look).stderr == ""
     assert len(json.loads(fleet.run("workers", "--json").stdout)) == 2
