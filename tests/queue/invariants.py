@@ -35,7 +35,9 @@ PART = re.compile(r"\tpart=(\d+)\+(\d+)\tseal=(\d+)\tplace=[0-9a-f]+$")
 READ_ALL = """
 local all, read = {}, {list = 'LRANGE', zset = 'ZRANGE', set = 'SMEMBERS', hash = 'HGETALL', string = 'GET'}
 local more = {list = {0, -1}, zset = {0, -1, 'WITHSCORES'}}
-for i, key in ipairs(redis.call('KEYS', '*')) do
+local keys = redis.call('KEYS', '*')
+table.sort(keys)   -- so that a seed means the same history on each server
+for i, key in ipairs(keys) do
   local kind = redis.call('TYPE', key)['ok']
   local value = redis.call(read[kind], key, unpack(more[kind] or {}))
   if kind == 'string' then   -- bytes, maybe

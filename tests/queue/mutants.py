@@ -58,13 +58,15 @@ MUTANTS = (
         "math.max((epoch or -1) + 1, clock())",
         "(epoch or -1) + 1",
     ),
-    Mutant("two tokens of one moment are the same", "_common", "(epoch or -1) + 1, clock()", "0, clock()"),
+    Mutant(
+        "two tokens of one moment are the same", "_common", "(epoch or -1) + 1, clock()", "0, clock()", seed=1
+    ),
     Mutant(
         "lists of workers that nobody knows are not swept",
         "tick",
         "not redis.call('ZSCORE', key('workers'), worker)",
         "false",
-        seed=69,
+        seed=6,
     ),
     Mutant(
         "the reason of a wait stays with what is done",
@@ -77,7 +79,7 @@ MUTANTS = (
         "_common",
         "'home'), task)\n  redis.call('HDEL', jobkey(job, 'why'), task)\n",
         "'home'), task)\n",
-        seed=36,
+        seed=22,
     ),
     Mutant("a part that grew again counts", "complete", "told ~= '' and told or length", "length", seed=5),
     Mutant(
@@ -107,21 +109,22 @@ MUTANTS = (
     ),
     Mutant("a chunk is taken twice", "submit", "~= base or", "< base or"),
     Mutant("pause leaves the window as it is", "control", "  recall(job)   --", "  --", seed=5),
-    Mutant("recall loses other jobs' tokens", "_common", "keep[#keep + 1] = token", "keep[#keep + 1] = nil"),
-    Mutant("recall does not count", "_common", "move(job, 'out', 'pending', #back)", "", seed=5),
-    Mutant("a split file is sealed one part early", "complete", "missing <= 0", "missing <= 1"),
+    Mutant(
+        "recall loses other jobs' tokens",
+        "_common",
+        "keep[#keep + 1] = token",
+        "keep[#keep + 1] = nil",
+        seed=6,
+    ),
+    Mutant("recall does not count", "_common", "move(job, 'out', 'pending', #back)", "", seed=2),
+    Mutant("a split file is sealed one part early", "complete", "missing <= 0", "missing <= 1", seed=1),
     Mutant(
         "a done task still counts as out",
         "complete",
         "move(job, 'out', 'done', sum.n)",
         "add(jobkey(job), 'done', sum.n)",
     ),
-    Mutant(
-        "a paused job's task comes back into the window",
-        "_common",
-        "if runs and not",
-        "if not",
-    ),
+    Mutant("a paused job's task comes back into the window", "_common", "if runs and not", "if not", seed=5),
     Mutant("the housekeeping does not feed", "tick", "feed()\nreturn batch", "return batch"),
     Mutant(
         "a parked retry is opened and stays parked",
@@ -134,20 +137,22 @@ MUTANTS = (
         "home",
         "'state') == 'running' then",
         "'state') ~= 'done' then",
-        seed=27,
+        seed=75,
     ),
     Mutant(
         "a retried task keeps its epoch",
         "retry",
         "renew(job .. '.' .. task .. '.' .. (epoch or 0))",
         "job .. '.' .. task .. '.' .. epoch",
+        seed=2,
     ),
-    Mutant("a job ends while retries are due", "_common", "about[4] + about[5] > 0", "about[4] > 0", seed=6),
+    Mutant("a job ends while retries are due", "_common", "about[4] + about[5] > 0", "about[4] > 0", seed=1),
     Mutant(
         "a job waits for held tasks for ever",
         "_common",
         "about[4] + about[5] > 0",
         "about[4] + about[5] + about[6] > 0",
+        seed=1,
     ),
     Mutant(
         "a cancelled job never ends",
@@ -162,17 +167,17 @@ MUTANTS = (
         "losses = add(jobkey(job, 'tries'), task .. '!', 1)",
         "losses = add(jobkey(job, 'tries'), task, 1)",
     ),
-    Mutant("what came to the dead counts as lost", "_common", "if was_dead then", "if false then"),
-    Mutant("one loss more than allowed", "_common", "losses < max_losses", "losses <= max_losses"),
-    Mutant("one try more than allowed", "fail", "tries < tonumber", "tries <= tonumber"),
+    Mutant("what came to the dead counts as lost", "_common", "if was_dead then", "if false then", seed=1),
+    Mutant("one loss more than allowed", "_common", "losses < max_losses", "losses <= max_losses", seed=1),
+    Mutant("one try more than allowed", "fail", "tries < tonumber", "tries <= tonumber", seed=2),
     Mutant(
-        "each stage of the housekeeping takes a whole batch", "tick", "budget = budget - #tokens", "", seed=39
+        "each stage of the housekeeping takes a whole batch", "tick", "budget = budget - #tokens", "", seed=17
     ),
     Mutant(
-        "a retry takes more than a batch", "retry", "math.min(#page[2] / 2, batch)", "#page[2] / 2", seed=25
+        "a retry takes more than a batch", "retry", "math.min(#page[2] / 2, batch)", "#page[2] / 2", seed=28
     ),
     Mutant(
-        "a name is taken over with its tasks", "register", "if lease < now then", "if lease < 0 then", seed=31
+        "a name is taken over with its tasks", "register", "if lease < now then", "if lease < 0 then", seed=24
     ),
     Mutant(
         "two processes share a name",
@@ -187,22 +192,18 @@ MUTANTS = (
         "_common",
         "if job and not total then return nil end",
         "if job and not total then return job, task end",
-        seed=10,
+        seed=2,
     ),
-    Mutant("what is revived still expires", "_common", "redis.call('PERSIST', jobkey(job, part))", ""),
+    Mutant(
+        "what is revived still expires", "_common", "redis.call('PERSIST', jobkey(job, part))", "", seed=10
+    ),
     Mutant("the same job is made twice", "create", "if existing then\n", "if existing == '' then\n"),
     Mutant("two repo types share a folder", "create", "other ~= repo_type", "other == repo_type"),
     Mutant(
         "the host is written one byte too early", "complete", "task * 2, string.char", "task, string.char"
     ),
     Mutant("the dead get work", "begin", "or not lives(worker)", ""),
-    Mutant(
-        "the dead take more",
-        "more",
-        "if not lives(worker) then return found end\n",
-        "",
-        seed=14,
-    ),
+    Mutant("the dead take more", "more", "if not lives(worker) then return found end\n", "", seed=14),
     Mutant("large files are claimed ahead", "more", "size <= small and", ""),
     Mutant(
         "parts and seals are claimed ahead", "more", " and not string.find(line, '\\tplace=')", "", seed=9
@@ -229,32 +230,48 @@ MUTANTS = (
         "worker) then worker = ARGV[2] end",
         seed=5,
     ),
-    Mutant("a beat says nothing of tails", "beat", "redis.call('ZCARD', key('tails'))", "0"),
+    Mutant("a beat says nothing of tails", "beat", "redis.call('ZCARD', key('tails'))", "0", seed=10),
     # Files in parts, their tails, and what is owed to the NAS.
-    Mutant("what is done can still be stolen", "complete", "if start or not job then untail(token) end", ""),
+    Mutant(
+        "what is done can still be stolen",
+        "complete",
+        "if start or not job then untail(token) end",
+        "",
+        seed=1,
+    ),
     Mutant(
         "what another way out leads from can still be stolen",
         "_common",
         "untail(token)\n  return true",
         "return true",
+        seed=1,
     ),
     Mutant(
-        "what the dead had can still be stolen", "_common", "untail(token)\n    recover", "recover", seed=10
+        "what the dead had can still be stolen", "_common", "untail(token)\n    recover", "recover", seed=1
     ),
-    Mutant("what was given back can still be stolen", "leave", "untail(token)\n  local", "local", seed=17),
-    Mutant("what is there of a split file stays for good", "_common", "'home', 'seals',", "'home',"),
+    Mutant("what was given back can still be stolen", "leave", "untail(token)\n  local", "local", seed=24),
+    Mutant("what is there of a split file stays for good", "_common", "'home', 'seals',", "'home',", seed=1),
     Mutant(
         "a stale split counts",
         "split",
         "if not take(worker, token)",
         "if not take(worker, token) and not token",
+        seed=1,
     ),
     Mutant(
-        "a file without missing parts waits for ever", "split", "if count == 0 then", "if count == 999 then"
+        "a file without missing parts waits for ever",
+        "split",
+        "if count == 0 then",
+        "if count == 999 then",
+        seed=1,
     ),
-    Mutant("parts are not counted", "split", "add(jobkey(job), 'pending', count)", ""),
+    Mutant("parts are not counted", "split", "add(jobkey(job), 'pending', count)", "", seed=1),
     Mutant(
-        "what is there of a split file does not count", "split", "add(jobkey(job), 'bytes_done', there)", ""
+        "what is there of a split file does not count",
+        "split",
+        "add(jobkey(job), 'bytes_done', there)",
+        "",
+        seed=1,
     ),
     Mutant(
         "what is there of a split file is not told",
@@ -263,23 +280,23 @@ MUTANTS = (
         "if false then",
         seed=16,
     ),
-    Mutant("parts are not fed", "split", "'held')\n  wake(job)", "'held')"),
-    Mutant("a seal is handed out under an old epoch", "split", "split(renew(token))", "split(token)", seed=4),
+    Mutant("parts are not fed", "split", "'held')\n  wake(job)", "'held')", seed=1),
+    Mutant("a seal is handed out under an old epoch", "split", "split(renew(token))", "split(token)", seed=1),
     Mutant(
         "a listing does not go on after a split",
         "submit",
         "about[1] - (about[2] or 0)",
         "tonumber(about[1])",
-        seed=14,
+        seed=1,
     ),
-    Mutant("files take the place of parts", "submit", "{}, {}, tonumber(about[1])", "{}, {}, base", seed=14),
-    Mutant("a part has the length that its worker says", "complete", "length or bytes", "bytes"),
+    Mutant("files take the place of parts", "submit", "{}, {}, tonumber(about[1])", "{}, {}, base", seed=1),
+    Mutant("a part has the length that its worker says", "complete", "length or bytes", "bytes", seed=1),
     Mutant(
         "a dead worker gets the seal",
         "complete",
         "sealer and redis.call('ZSCORE', key('workers'), sealer)",
         "sealer",
-        seed=22,
+        seed=13,
     ),
     Mutant(
         "the seal of a paused job is handed out",
@@ -300,41 +317,40 @@ MUTANTS = (
         "complete",
         "elseif not sealer or sealer == worker or not redis.call('ZSCORE', key('workers'), sealer) then",
         "elseif not sealer then",
+        seed=1,
     ),
     Mutant(
         "two prepare a seal",
         "complete",
         "elseif not sealer or sealer == worker or not redis.call('ZSCORE', key('workers'), sealer) then",
         "else",
-        seed=4,
+        seed=1,
     ),
     Mutant(
         "a lost reply loses who prepares the seal",
         "complete",
         "seal) == 1 and 3 or 2",
         "seal) == 1 and 2 or 2",
+        seed=1,
     ),
     Mutant(
         "a part that was not written counts as written",
         "complete",
         "written == '1' and start",
         "start",
-        seed=20,
+        seed=22,
     ),
-    Mutant("parts done are not counted", "complete", "add(jobkey(job), 'parts_done', 1)", ""),
-    Mutant("a report takes the place of another", "complete", "(n - 1), range", "0, range", seed=11),
+    Mutant("parts done are not counted", "complete", "add(jobkey(job), 'parts_done', 1)", "", seed=1),
+    Mutant("a report takes the place of another", "complete", "(n - 1), range", "0, range", seed=16),
     Mutant(
         "a seal is let go and stays held",
         "complete",
         "redis.call('HDEL', jobkey(job, 'held'), seal)",
         "",
-        seed=4,
+        seed=1,
     ),
     Mutant(
-        "who sees the folder again still counts as blind",
-        "complete",
-        "    sees(worker, job)\n",
-        "",
+        "who sees the folder again still counts as blind", "complete", "    sees(worker, job)\n", "", seed=2
     ),
     Mutant(
         "what the blind give back is not counted",
@@ -342,57 +358,74 @@ MUTANTS = (
         "renew(token))\nmove(job, 'out', 'pending')",
         "renew(token))",
     ),
-    Mutant("what the blind give back is not fed", "blind", "  wake(job)\nend", "end"),
+    Mutant("what the blind give back is not fed", "blind", "  wake(job)\nend", "end", seed=2),
     Mutant(
         "the dead could see the folder",
         "blind",
         "then redis.call('HDEL', jobkey(job, 'blind'), other)",
         "then",
-        seed=11,
+        seed=84,
     ),
     Mutant("a job of which nobody sees the folder goes on", "blind", "nobody_sees() and", "false and"),
-    Mutant("a job sleeps while somebody sees its folder", "blind", "nobody_sees() and", "true and"),
+    Mutant("a job sleeps while somebody sees its folder", "blind", "nobody_sees() and", "true and", seed=2),
     Mutant("a job sleeps with its tasks handed out", "blind", "  recall(job)\n", "", seed=13),
-    Mutant("a job sleeps for ever", "tick", "do rouse(job) end", "do end", seed=58),
-    Mutant("the dead take tails", "steal", " and redis.call('ZSCORE', key('workers'), worker)", "", seed=13),
+    Mutant("a job sleeps for ever", "tick", "do rouse(job) end", "do end", seed=46),
+    Mutant("the dead take tails", "steal", " and redis.call('ZSCORE', key('workers'), worker)", "", seed=68),
     Mutant("tails are taken before work", "steal", "redis.call('LLEN', key('ready')) == 0 and", "", seed=5),
-    Mutant("tails of paused jobs are taken", "steal", "'state') ~= 'running' or", "'state') == '' or"),
     Mutant(
-        "who loses a tail still fetches it", "steal", "task, describe(start, middle - start)", "task, line"
+        "tails of paused jobs are taken", "steal", "'state') ~= 'running' or", "'state') == '' or", seed=5
     ),
     Mutant(
-        "a tail begins one byte late", "steal", "describe(middle, mine)", "describe(middle + 1, mine - 1)"
+        "who loses a tail still fetches it",
+        "steal",
+        "task, describe(start, middle - start)",
+        "task, line",
+        seed=1,
     ),
-    Mutant("a seal does not wait for a tail", "steal", "add(jobkey(job, 'held'), seal, 1)", ""),
-    Mutant("a tail is not counted", "steal", "{'total', 'parts', 'out'}", "{'total', 'out'}"),
-    Mutant("a tail cannot be taken again", "steal", "expect(token_of_tail,", "expect(token,"),
-    Mutant("a part taken as a whole stays where it was", "steal", "  take(owner, token)\n", ""),
+    Mutant(
+        "a tail begins one byte late",
+        "steal",
+        "describe(middle, mine)",
+        "describe(middle + 1, mine - 1)",
+        seed=1,
+    ),
+    Mutant("a seal does not wait for a tail", "steal", "add(jobkey(job, 'held'), seal, 1)", "", seed=1),
+    Mutant("a tail is not counted", "steal", "{'total', 'parts', 'out'}", "{'total', 'out'}", seed=1),
+    Mutant("a tail cannot be taken again", "steal", "expect(token_of_tail,", "expect(token,", seed=1),
+    Mutant("a part taken as a whole stays where it was", "steal", "  take(owner, token)\n", "", seed=2),
     Mutant(
         "a part taken as a whole keeps its epoch",
         "steal",
         "local mine = renew(token)",
         "local mine = token",
+        seed=2,
     ),
     Mutant("a part is taken as a whole for ever", "steal", ">= TAKEN_WHOLE then", ">= 1000 then", seed=82),
     Mutant(
-        "silence is no reason", "steal", "now - part.heard >= silence", "now - part.heard >= 99 * silence"
+        "silence is no reason",
+        "steal",
+        "now - part.heard >= silence",
+        "now - part.heard >= 99 * silence",
+        seed=2,
     ),
     Mutant(
         "a part that stalled is not relieved",
         "steal",
         "if rate == 0 then return math.max(",
         "if rate == 0 then return math.max(start + length, ",
+        seed=1,
     ),
     Mutant("a fast part loses what it has", "steal", "done + rate * since / 1000", "done", seed=17),
-    Mutant("tails of no worth are taken", "steal", "(rate == 0 and 1 or least)", "1", seed=33),
+    Mutant("tails of no worth are taken", "steal", "(rate == 0 and 1 or least)", "1", seed=17),
     Mutant(
         "a tail counts as stalled when it begins",
         "steal",
         "math.max(math.floor(speed), 1)",
         "math.floor(speed)",
+        seed=11,
     ),
-    Mutant("a worker splits its own parts to bits", "steal", "left < 128 * least", "left < least"),
-    Mutant("a part that soon ends loses its tail", "steal", "left * 1000 < WORTH_MS * rate or", "", seed=2),
+    Mutant("a worker splits its own parts to bits", "steal", "left < 128 * least", "left < least", seed=13),
+    Mutant("a part that soon ends loses its tail", "steal", "left * 1000 < WORTH_MS * rate or", "", seed=15),
     Mutant(
         "a slow part keeps half", "steal", "(stop - here) * pace / (pace + ours)", "(stop - here) / 2", seed=5
     ),
@@ -401,20 +434,31 @@ MUTANTS = (
         "steal",
         "since > left * 1000 / rate + LATE_MS",
         "false",
-        seed=83,
+        seed=17,
     ),
-    Mutant("unknown speeds are slow ones", "steal", "and typical()", "and 2", seed=13),
-    Mutant("a slow part keeps its block", "steal", "ends(before) <= ends(middle)", "false"),
-    Mutant("progress of others' parts counts", "progress", "job and mine[token] and", "job and", seed=5),
-    Mutant("the dead keep what they had by a report", "progress", "worker, ARGV[i + 1]", "'w0', ARGV[i + 1]"),
+    Mutant("unknown speeds are slow ones", "steal", "and typical()", "and 2", seed=16),
+    Mutant("a slow part keeps its block", "steal", "ends(before) <= ends(middle)", "false", seed=1),
+    Mutant("progress of others' parts counts", "progress", "job and mine[token] and", "job and", seed=2),
+    Mutant(
+        "the dead keep what they had by a report",
+        "progress",
+        "worker, ARGV[i + 1]",
+        "'w0', ARGV[i + 1]",
+        seed=1,
+    ),
     Mutant(
         "a report of progress has no length",
         "progress",
         "out[#out + 1] = tonumber(length)",
         "out[#out + 1] = 0",
+        seed=1,
     ),
     Mutant(
-        "who asks for the records misses one", "parts", "for i = known_reports,", "for i = known_reports + 1,"
+        "who asks for the records misses one",
+        "parts",
+        "for i = known_reports,",
+        "for i = known_reports + 1,",
+        seed=14,
     ),
     Mutant(
         "a failed seal is still followed",
@@ -428,7 +472,7 @@ MUTANTS = (
         "parts",
         "== prefix and split(held) then",
         "~= '' and split(held) then",
-        seed=1,
+        seed=2,
     ),
     Mutant(
         "a job is done before its files are on the NAS",
@@ -492,13 +536,13 @@ MUTANTS = (
     ),
     Mutant("a damaged file keeps its epoch", "redo", "LONGEST), renew(token)", "LONGEST), token", seed=3),
     Mutant("a job delivers what it has not got", "redo", "about[1] == 'delivering' or ", "", seed=6),
-    Mutant("a job that failed has what can move", "redo", " or about[1] == 'failed'", "", seed=14),
+    Mutant("a job that failed has what can move", "redo", " or about[1] == 'failed'", "", seed=13),
     Mutant(
         "a damaged file goes on in a job that nobody wants",
         "redo",
         "failed = true}",
         "failed = true, cancelled = true}",
-        seed=356,
+        seed=21,
     ),
     Mutant("a file is fetched again for ever", "redo", "found >= tonumber(ARGV[5]) or ", ""),
     Mutant(
@@ -506,7 +550,7 @@ MUTANTS = (
         "redo",
         "add(jobkey(job, 'tries'), task .. '*', 1)\n",
         "",
-        seed=17,
+        seed=62,
     ),
     Mutant("a name is anybody's", "register", "'^%d+ %S+ %S+ (.*)$'", "'^%d+ (.*)$'", seed=3),
 )

@@ -372,7 +372,7 @@ class World(Lost):
         beat = self.queue.beat(worker, "h1")
         if beat is None:
             return self.fence(worker)
-        for token in beat.tokens.keys() - self.alive[worker]:
+        for token in sorted(beat.tokens.keys() - self.alive[worker]):
             if task := self.begin(worker, token):
                 self.alive[worker].add(str(task.token))
         return None
@@ -557,11 +557,13 @@ class World(Lost):
         self.fail(for_good=True)
 
     def disaster(self) -> None:
-        """A worker can do none of its tasks."""
+        """A worker can do none of its tasks, and somebody may ask for them again."""
         worker = self.someone()
         for token in sorted(self.alive[worker]):
             self.fail(for_good=True, whose={worker: {token}})
         self.alive[worker].clear()
+        if self.choose.number(0, 1):
+            self.retry()
 
     def release(self) -> None:
         """A worker gives back all that it believes to hold."""
