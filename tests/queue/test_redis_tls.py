@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from distributed_downloader import redis_connection
 from distributed_downloader.config import RedisConfig
 from distributed_downloader.errors import ConfigError, RedisCutOffError, RedisUnavailableError
 from distributed_downloader.redis_client import RedisClient
@@ -100,7 +101,11 @@ def test_a_wrong_authority_is_told(port: int, ours: Certificate) -> None:
         client.check()
 
 
-def test_a_server_without_tls_is_told(server: Server, certificate: Certificate) -> None:
+def test_a_server_without_tls_is_told(
+    server: Server, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for patience in ("_CONNECT_SECONDS", "_CALL_SECONDS"):  # it never answers
+        monkeypatch.setattr(redis_connection, patience, 0.5)
     with (
         Relay(server.socket) as relay,
         connected(**settings(relay.port, ca_certs=certificate.cert)) as client,
