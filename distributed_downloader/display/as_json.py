@@ -86,6 +86,8 @@ def job(progress: JobProgress) -> Json:
         "delivery": {"owed": shown.owed, "delivered": shown.delivered, "bytes": shown.bytes_delivered},
         "unsplit": shown.unsplit,
         "blocked": shown.blocked,
+        "extra": list(shown.extra),
+        "extra_count": shown.extra_count,
         "waits": progress.waits,
         "bytes_per_second": round(progress.rate),
         "eta_seconds": None if eta is None else round(eta),
