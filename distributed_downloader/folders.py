@@ -41,7 +41,12 @@ class Folders:
 
     @property
     def own_id(self) -> str:
-        """Id of the worker's own output folder, which is made if need be; "" where it cannot be."""
+        """Id of the worker's own output folder, which is made if need be; "" where it cannot be.
+
+        With nobody to share it, the job's folder is the worker's own, and made where the job needs it.
+        """
+        if self._alone:
+            return read_place(self._own)
         if self._own not in self._ids:
             try:
                 self._ids[self._own] = make_place(self._own, create_root=True)
@@ -67,6 +72,8 @@ class Folders:
         root = self.root(spec)
         if spec.place:
             require_place(root, spec.place)
+        elif spec.check:
+            pass  # what is not there is missing, and nothing is made
         elif root in self._ids:
             self._require_still(root)
         elif spec.output_dir:

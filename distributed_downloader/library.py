@@ -82,7 +82,7 @@ def download(
     Raises:
         FilesFailedError: Some files could not be had; it names them. The others are there.
         UsageError: Words are off; of its kinds: ConfigError, a setting is; AmbiguousRepoError, say a
-            `repo_type`; ConflictError, somebody else fetches it into this folder; NoSpaceError, it cannot fit.
+            `repo_type`; ConflictError, another one fetches it into this folder; NoSpaceError, no room.
         NotFoundError: No such repo or revision, or no file matches; AccessError: not for this token.
         UnreachableError: The hub cannot be reached, or there is no redis-server to start.
         LocalError: This machine's disk: full, read-only, no permission.

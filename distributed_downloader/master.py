@@ -211,7 +211,8 @@ class MasterNode:
             before = self._revive(job)
             feed = _Feed(self._redis, job, always=bool(spec.check))
             try:
-                queued = _fill(feed, plan, chain([first], pages), on_progress)
+                whole = listing is None  # else who has it may have left out some
+                queued = _fill(feed, plan, chain([first], pages), on_progress, whole=whole)
             except NoSpaceError as error:
                 self._redis.control("pause", job)
                 raise NoSpaceError(f"{error}; job {job} is paused until this command is run again") from None
@@ -263,7 +264,12 @@ class MasterNode:
 
 
 def _fill(
-    feed: _Feed, plan: Plan, pages: Iterable[list[RepoFile]], on_progress: Callable[[Listing], None]
+    feed: _Feed,
+    plan: Plan,
+    pages: Iterable[list[RepoFile]],
+    on_progress: Callable[[Listing], None],
+    *,
+    whole: bool,
 ) -> int:
     """Queue what the job does not have yet of the listing; return how many files that were."""
     if feed.complete:
@@ -272,7 +278,7 @@ def _fill(
         for start in range(0, len(page), CHUNK):
             feed.add(page[start : start + CHUNK])
             on_progress(Listing(feed.job, feed.files, feed.size))
-    feed.finish(Descriptor.of_closing(whole=plan.is_whole))
+    feed.finish(Descriptor.of_closing(whole=whole and plan.is_whole))
     return feed.queued
 
 

@@ -20,6 +20,9 @@ def mark(spec: JobSpec, nas: NASConfig) -> tuple[JobSpec, str]:
     A job's own folder is made and marked if need be; what stands in the way of that ends nothing: the id
     stays "", so that nobody knows whether the workers share the folder.
     """
+    if spec.check:  # which makes nothing
+        found = read_place(Path(spec.output_dir)) if spec.output_dir else spec.place
+        return spec.model_copy(update={"place": found}), ""
     place, why = _mark_output(spec.output_dir) if spec.output_dir else (spec.place, "")
     if why:
         log.warning("%s; if they cannot write there either, choose another --output-dir", why)

@@ -8,9 +8,12 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import translate
-from typing import NamedTuple
+from itertools import islice
+from typing import NamedTuple, TypeVar
 
 from distributed_downloader.models import RepoFile
+
+T = TypeVar("T")
 
 #: Bytes; what file systems allow for one name, and for a whole path.
 LONGEST_NAME, LONGEST_PATH = 255, 4096
@@ -91,6 +94,13 @@ def _means_own_folder(name: str) -> bool:
     seen = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
     plain = unicodedata.normalize("NFKC", seen).casefold().partition(":")[0].rstrip(". ")
     return plain == OWN_FOLDER or re.fullmatch(r"hf-dow~\d|hf[0-9a-f]{4}~\d", plain) is not None
+
+
+def in_chunks(items: Iterable[T], most: int) -> Iterator[list[T]]:
+    """Yield the items in their order, at most so many at a time."""
+    source = iter(items)
+    while chunk := list(islice(source, most)):
+        yield chunk
 
 
 def biggest_first(files: Iterable[RepoFile]) -> list[RepoFile]:

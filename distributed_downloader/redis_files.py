@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 
 from pydantic import ValidationError
 
@@ -23,6 +22,7 @@ from distributed_downloader.models import (
     WorkerStatus,
 )
 from distributed_downloader.outcome import Range
+from distributed_downloader.plan import in_chunks
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_connection import Answer, translated
 from distributed_downloader.redis_waiting import read_reason
@@ -117,8 +117,7 @@ class RedisFiles:
 
     def failed(self, failures: Mapping[int, Failure]) -> Iterator[FileProgress]:
         """Yield the files of these failures, which are told by task."""
-        tasks = iter(sorted(failures))
-        while chunk := list(islice(tasks, _CHUNK)):
+        for chunk in in_chunks(sorted(failures), _CHUNK):
             with translated(self._client.address):
                 lines: Answer = self._redis.hmget(self._key("tasks"), list(map(str, chunk)))
             for task, line in zip(chunk, lines, strict=True):

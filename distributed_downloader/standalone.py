@@ -14,10 +14,11 @@ from distributed_downloader.config import RedisConfig
 from distributed_downloader.embedded import EmbeddedRedis
 from distributed_downloader.errors import LocalError
 from distributed_downloader.layout import shown_folder
-from distributed_downloader.master import JobRequest, Listing, MasterNode, Submitted
+from distributed_downloader.master import JobRequest, Listing, MasterNode, Pages, Submitted
 from distributed_downloader.models import Failure, JobSpec, JobStatus
 from distributed_downloader.redis_budgets import RedisBudgets
 from distributed_downloader.redis_client import RedisClient
+from distributed_downloader.redis_closing import RedisClosing
 from distributed_downloader.redis_view import RedisView
 from distributed_downloader.retry import RetryPolicy
 from distributed_downloader.signals import Background
@@ -74,19 +75,29 @@ class Standalone:
             spec = self._master.prepare(request)
             folder = RepoFolder(Path(spec.output_dir), spec)
             folder.claim_folder()  # or say at once why not
-            with folder.alone(), self._submission(spec) as submission:
-                worker = self._worker()
-                with Background(worker) as background:
-                    yield self._looks(submission, worker, background, cancel)
-
-    def _worker(self) -> WorkerNode:
-        """Return a worker that nobody can help, and that shares its folder with nobody."""
-        policy = RetryPolicy(place_tries=1, others=False)
-        return make_worker(self._config, self._redis, check_redis=False, policy=policy, alone=True)
+            with folder.alone(), self.working(spec, None, cancel) as looks:
+                yield looks
 
     @contextmanager
-    def _submission(self, spec: JobSpec) -> Iterator[_Submission]:
-        submission = _Submission(self._master, spec)
+    def working(
+        self, spec: JobSpec, listing: Pages | None = None, cancel: Cancel | None = None
+    ) -> Iterator[Iterator[JobStatus]]:
+        """Do one job, whoever else may use its folder; `listing` as for `MasterNode.submit`."""
+        with self._submission(spec, listing) as submission:
+            worker = self._worker(spec)
+            with Background(worker) as background:
+                yield self._looks(submission, worker, background, cancel or Cancel())
+
+    def _worker(self, spec: JobSpec) -> WorkerNode:
+        """Return a worker that nobody can help, and that shares its folder with nobody."""
+        policy = RetryPolicy(place_tries=1, others=False)
+        app = self._config.app.model_copy(update={"output_dir": spec.output_dir})  # it makes no other
+        config = self._config.model_copy(update={"app": app})
+        return make_worker(config, self._redis, check_redis=False, policy=policy, alone=True)
+
+    @contextmanager
+    def _submission(self, spec: JobSpec, listing: Pages | None) -> Iterator[_Submission]:
+        submission = _Submission(self._master, spec, listing)
         submission.start()
         try:
             submission.listed.wait()
@@ -118,6 +129,10 @@ class Standalone:
         assert self._submitted
         return self._submitted.plan
 
+    def files(self, job: int) -> RedisClosing:
+        """Return what tells the files of a job."""
+        return RedisClosing(self._redis, job)
+
     def failures(self, job: JobStatus, limit: int = 20) -> list[Failure]:
         """Return the first files of the job that failed."""
         return self.view.failures(job.id, limit) if job.failed else []
@@ -131,9 +146,9 @@ def where(spec: JobSpec) -> Path:
 class _Submission(threading.Thread):
     """Queues the repo's files while others are fetched already."""
 
-    def __init__(self, master: MasterNode, spec: JobSpec) -> None:
+    def __init__(self, master: MasterNode, spec: JobSpec, listing: Pages | None) -> None:
         super().__init__(name="submission", daemon=True)
-        self._master, self._spec = master, spec
+        self._master, self._spec, self._listing = master, spec, listing
         self._error: Exception | None = None
         #: Set when the job exists, or never will.
         self.listed = threading.Event()
@@ -143,7 +158,7 @@ class _Submission(threading.Thread):
     def run(self) -> None:
         """Submit; what goes wrong is for `check`."""
         try:
-            self.submitted = self._master.submit(self._spec, 1, self._note)
+            self.submitted = self._master.submit(self._spec, 1, self._note, self._listing)
         except Exception as error:  # noqa: BLE001 - raised again by `check`, in the main thread
             self._error = error
         self.listed.set()

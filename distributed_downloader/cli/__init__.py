@@ -37,6 +37,7 @@ COMMANDS = (
     "resume",
     "cancel",
     "retry",
+    "verify",
     "forget",
     "slurm",
     "redis",

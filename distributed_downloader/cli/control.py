@@ -63,7 +63,7 @@ def title(job: JobStatus) -> str:
     """Return `Job 3 (org/name)`."""
     from distributed_downloader.display import units
 
-    return f"Job {job.id} ({units.repo(job.spec)})"
+    return f"Job {job.id} ({units.title(job.spec)})"
 
 
 def sentence(app: App, verb: Verb, job: JobStatus, changed: bool) -> str:

@@ -34,13 +34,15 @@ def _no_space_check(ctx: click.Context, _param: click.Parameter, given: bool) ->
         ctx.obj.space_check = False
 
 
+layout_option = click.option(
+    "--layout",
+    type=click.Choice(["tree", "local-dir", "hf-cache"]),
+    help="How files lie in DIR: <org>/<name>/<path> (tree), that as `hf download --local-dir` "
+    "leaves it (local-dir), or as a cache of the hub's library (hf-cache).  [default: [app] layout]",
+)
+
 _FETCH = (
-    click.option(
-        "--layout",
-        type=click.Choice(["tree", "local-dir", "hf-cache"]),
-        help="How files lie in DIR: <org>/<name>/<path> (tree), that as `hf download --local-dir` "
-        "leaves it (local-dir), or as a cache of the hub's library (hf-cache).  [default: [app] layout]",
-    ),
+    layout_option,
     click.option(
         "--split",
         callback=split_size,

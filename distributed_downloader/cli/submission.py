@@ -65,8 +65,8 @@ def _outcome(submitted: Submitted) -> str:
     if submitted.created:
         return "all queued"
     if before.state == "done":
-        again = f"hf-downloader forget {submitted.job}"
-        return f"the job is done already (to check every file again: `{again}`, then this command)"
+        again = f"hf-downloader verify {submitted.job}"
+        return f"the job is done already (to check every file again: `{again}`)"
     words = [f"{units.count(submitted.queued, 'more file')} queued"] if submitted.queued else []
     words += [f"{units.count(before.failed, 'failed file')} queued again"] if before.failed else []
     words += [f"the {before.state.value} job goes on"] if before.state in ("paused", "cancelled") else []

@@ -173,7 +173,7 @@ def _notes(progress: JobProgress, canvas: Canvas, indent: int) -> list[Text]:
 
 
 def _bars(shown: Sequence[JobProgress], canvas: Canvas, id_width: int, width: int) -> list[Text]:
-    names = [canvas.text(units.repo(progress.job.spec)) for progress in shown]
+    names = [canvas.text(units.title(progress.job.spec)) for progress in shown]
     name_width = min(max(name.cell_len for name in names), max(12, width * 2 // 5))
     bar_width = max(0, width - id_width - name_width - 11)
     return [

@@ -57,7 +57,7 @@ def job(progress: JobProgress, canvas: Canvas) -> str:
         troubles(shown),
         asides(shown),
     )
-    text = f"job {shown.id} {units.repo(shown.spec)}: {', '.join(filter(None, words))}"
+    text = f"job {shown.id} {units.title(shown.spec)}: {', '.join(filter(None, words))}"
     return canvas.safe(text)
 
 

@@ -239,13 +239,13 @@ def summary(first: JobStatus, last: JobStatus, seconds: float) -> Text:
     words = f"{plain.files(last)}, {units.size(last.bytes_done)} in {units.duration(seconds)}{average}"
     failed = f", {last.failed:,} failed" if last.failed else ""
     style = picture.STYLES[last.state]
-    name = units.safe(f"Job {last.id} ({units.repo(last.spec)}) ")
+    name = units.safe(f"Job {last.id} ({units.title(last.spec)}) ")
     return Text.assemble(name, (last.state.value, style), f": {words}{failed}")
 
 
 def advice(job: JobStatus, shown: int, *, alone: bool) -> list[str]:
     """Return how many more files of a job failed than were shown, and what tries them again."""
-    if not job.failed:
+    if not job.failed or job.spec.check:
         return []
     if alone:
         more = f"and {job.failed - shown:,} more" if job.failed > shown else ""

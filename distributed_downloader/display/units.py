@@ -69,6 +69,11 @@ def repo(spec: JobSpec) -> str:
     return _PREFIXES[spec.repo_type] + spec.repo_id
 
 
+def title(spec: JobSpec) -> str:
+    """Return what a job is called: its repo, and whether it only checks that."""
+    return f"{repo(spec)} (verify)" if spec.check else repo(spec)
+
+
 def safe(text: str, *, ascii_only: bool = False) -> str:
     r"""Return `text` with all that could steer or break a terminal as `\x1b`, `\u202e`, ...
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 
 from distributed_downloader.models import RepoFile
+from distributed_downloader.plan import in_chunks
 from distributed_downloader.storage.disk import replace_file, sync_folder
 from distributed_downloader.storage.root import Root
 
@@ -23,9 +23,7 @@ _BATCH = 200
 
 def in_batches(files: Iterable[RepoFile]) -> Iterator[list[RepoFile]]:
     """Yield the files, few enough at a time to have the folders of all open."""
-    source = iter(files)
-    while batch := list(islice(source, _BATCH)):
-        yield batch
+    return in_chunks(files, _BATCH)
 
 
 def write_tree(root: Root, base: tuple[bytes, ...], commit: str, files: Iterable[RepoFile]) -> None:

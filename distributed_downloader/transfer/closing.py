@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain, islice
@@ -10,7 +11,7 @@ from typing import Protocol
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.descriptor import DoneFile, Extra
-from distributed_downloader.errors import PlaceUnseenError
+from distributed_downloader.errors import LocalError, PlaceUnseenError
 from distributed_downloader.folders import Folders
 from distributed_downloader.models import DownloadTask, Layout, RepoFile
 from distributed_downloader.outcome import Finished
@@ -21,6 +22,8 @@ from distributed_downloader.storage.hf_cache import HfCache
 from distributed_downloader.storage.local_dir import leave_metadata
 from distributed_downloader.storage.manifest import Entry, Head, Manifests
 from distributed_downloader.storage.survey import survey
+
+log = logging.getLogger(__name__)
 
 #: Seconds without an answer after which a NAS counts as away.
 _NAS_SILENT = 30.0
@@ -57,11 +60,13 @@ class Closings:
         """
         root = self._folders.output(task.spec)
         done = partial(self._here, task, root)
+        head = Head.of(task.spec, whole=_is_whole(task))
         if task.spec.check:
             self._survey(task, root, cancel)
-        else:
-            self._settle(task, root, done, cancel)
-        self._write(root, Head.of(task.spec, whole=_is_whole(task)), done())
+            self._note_checked(root, head, done())
+            return Finished()
+        self._settle(task, root, done, cancel)
+        self._write(root, head, done())
         if self._jobs(task.token.job).delivered():
             self._write_at_nas(task, cancel)
         return Finished()
@@ -103,6 +108,13 @@ class Closings:
         if first:
             entries = (Entry.of(each.file, each.at) for each in chain([first], done))
             Manifests(root).write(head, entries)
+
+    def _note_checked(self, root: Path, head: Head, done: Iterator[DoneFile]) -> None:
+        """Note when files were checked, where that can be written: an archive may well be read-only."""
+        try:
+            self._write(root, head, done)
+        except LocalError as error:
+            log.warning("the manifest stays as it was: %s", error)
 
     def _write_at_nas(self, task: DownloadTask, cancel: Cancel) -> None:
         nas, spec = self._folders.nas, task.spec
