@@ -13,8 +13,9 @@ from distributed_downloader.cancel import Cancel
 from distributed_downloader.config import RedisConfig
 from distributed_downloader.embedded import EmbeddedRedis
 from distributed_downloader.errors import LocalError
+from distributed_downloader.feed import Listing, Pages
 from distributed_downloader.layout import shown_folder
-from distributed_downloader.master import JobRequest, Listing, MasterNode, Pages, Submitted
+from distributed_downloader.master import JobRequest, MasterNode, Submitted
 from distributed_downloader.models import Failure, JobSpec, JobStatus
 from distributed_downloader.redis_budgets import RedisBudgets
 from distributed_downloader.redis_client import RedisClient

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from distributed_downloader.errors import NotFoundError
+from distributed_downloader.feed import CHUNK, Pages
 from distributed_downloader.layout import folder_of
-from distributed_downloader.master import CHUNK, Pages
 from distributed_downloader.models import Failure, JobSpec, JobStatus, RepoFile
 from distributed_downloader.plan import in_chunks
 from distributed_downloader.redis_closing import RedisClosing

@@ -11,7 +11,8 @@ import click
 
 from distributed_downloader.display.progress import watch
 from distributed_downloader.errors import RedisUnavailableError
-from distributed_downloader.master import MasterNode, Pages
+from distributed_downloader.feed import Pages
+from distributed_downloader.master import MasterNode
 from distributed_downloader.models import Failure, JobSpec, JobStatus
 from distributed_downloader.redis_closing import RedisClosing
 from distributed_downloader.standalone import Standalone, standalone

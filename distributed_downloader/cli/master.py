@@ -11,7 +11,8 @@ from distributed_downloader.cli.options import json_option
 
 if TYPE_CHECKING:
     from distributed_downloader.cli.app import App
-    from distributed_downloader.master import JobRequest, Listing, MasterNode, Submitted
+    from distributed_downloader.feed import Listing
+    from distributed_downloader.master import JobRequest, MasterNode, Submitted
 
 
 @click.command("master")

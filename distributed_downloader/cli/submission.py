@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from distributed_downloader.cli.app import App
-    from distributed_downloader.master import Listing, MasterNode, Submitted
+    from distributed_downloader.feed import Listing
+    from distributed_downloader.master import MasterNode, Submitted
     from distributed_downloader.models import JobState
 
 #: Files between two lines about a listing where there is no terminal.

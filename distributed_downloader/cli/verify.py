@@ -142,13 +142,11 @@ def _of_repo(app: App, repo: str, output_dir: str, **options: Any) -> Subject:  
 
 
 def _print(reports: list[Report], *, as_json: bool) -> None:
-    import json
-
-    from distributed_downloader.display import report as shown
+    from distributed_downloader.display import as_json as json
+    from distributed_downloader.display.report import lines
 
     if as_json:
-        click.echo(json.dumps([shown.as_json(report) for report in reports], indent=2))
+        click.echo(json.dump([json.report(report) for report in reports]))
         return
-    for report in reports:
-        for line in shown.lines(report):
-            click.echo(line)
+    for line in (line for report in reports for line in lines(report)):
+        click.echo(line)

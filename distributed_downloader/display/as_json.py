@@ -25,6 +25,7 @@ from distributed_downloader.quota import HubBudget
 if TYPE_CHECKING:
     from distributed_downloader.redis_files import FileProgress
     from distributed_downloader.redis_waiting import NextTry
+    from distributed_downloader.verification import Report
 
 Json = dict[str, Any]
 
@@ -100,6 +101,30 @@ def _counters(shown: JobStatus) -> Json:
     names = ("pending", "active", "delayed", "held", "failed")
     tasks = {name: getattr(shown, name) for name in names}
     return {"total": shown.files, **tasks, "done": shown.files_done}
+
+
+def report(shown: Report) -> Json:
+    """Return the `report` object."""
+    return {
+        "repo": units.repo(shown.spec),
+        "revision": shown.spec.revision,
+        "commit": shown.spec.commit,
+        "output_dir": shown.spec.output_dir,
+        "layout": shown.spec.layout.value,
+        "ok": shown.is_well,
+        "files": shown.files,
+        "bytes": shown.size,
+        "missing": shown.missing,
+        "wrong": _flaws(shown.wrong),
+        "unchecked": _flaws(shown.unchecked),
+        "repaired": shown.repaired,
+        "extra": list(shown.extra),
+        "extra_count": shown.extra_count,
+    }
+
+
+def _flaws(found: Mapping[str, str]) -> list[Json]:
+    return [{"path": path, "why": why} for path, why in found.items()]
 
 
 def failure(job_id: int, shown: Failure) -> Json:

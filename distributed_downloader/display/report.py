@@ -1,9 +1,8 @@
-"""The words and the JSON for what `verify` found (pure functions)."""
+"""The words for what `verify` found (pure functions)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from distributed_downloader.display import units
 from distributed_downloader.verification import Report
@@ -41,23 +40,3 @@ def _sums(report: Report) -> Iterator[str]:
 def where(report: Report) -> str:
     """Return the folder that was looked at."""
     return report.spec.output_dir or "the workers' own folders"
-
-
-def as_json(report: Report) -> dict[str, Any]:
-    """Return the `report` object of docs/json.md."""
-    return {
-        "repo": units.repo(report.spec),
-        "revision": report.spec.revision,
-        "commit": report.spec.commit,
-        "output_dir": report.spec.output_dir,
-        "layout": report.spec.layout.value,
-        "ok": report.is_well,
-        "files": report.files,
-        "bytes": report.size,
-        "missing": report.missing,
-        "wrong": report.wrong,
-        "unchecked": report.unchecked,
-        "repaired": report.repaired,
-        "extra": list(report.extra),
-        "extra_count": report.extra_count,
-    }

@@ -43,7 +43,11 @@ def verify(fleet: Fleet, *words: str, code: int, **environ: str) -> dict[str, An
 
 
 def flaws(report: dict[str, Any]) -> dict[str, Any]:
-    return {"missing": report["missing"], "wrong": sorted(report["wrong"]), "extra": report["extra"]}
+    return {
+        "missing": report["missing"],
+        "wrong": sorted(each["path"] for each in report["wrong"]),
+        "extra": report["extra"],
+    }
 
 
 @pytest.fixture

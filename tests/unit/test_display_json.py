@@ -15,6 +15,7 @@ from distributed_downloader.findings import Finding, Verdict
 from distributed_downloader.models import JobState, RepoType, TaskStatus
 from distributed_downloader.quota import HubBudget
 from distributed_downloader.redis_files import FileProgress
+from distributed_downloader.verification import Report
 from tests.unit.looking_on import (
     AWAY,
     EVIL,
@@ -125,6 +126,8 @@ def test_the_document_has_all_objects() -> None:
         "listed",
         "doctor",
         "finding",
+        "report",
+        "flaw",
     }
 
 
@@ -229,6 +232,15 @@ def test_doctor(verdict: str) -> None:
     check(shown, "doctor")
     assert shown["verdict"] == verdict
     assert [each["verdict"] for each in shown["findings"]] == ["unknown", verdict]
+
+
+def test_report() -> None:
+    spec, wrong = job().spec, {"a": "its size"}
+    found = Report(spec, 3, 30, ["b"], wrong, {"c": "closed"}, extra=("d",), extra_count=9, repaired=["a"])
+    shown = read(as_json.dump([as_json.report(found), as_json.report(Report(spec, 1, 1))]))
+    check(shown, "list of report")
+    assert [each["ok"] for each in shown] == [False, True]
+    assert shown[0]["wrong"] == [{"path": "a", "why": "its size"}]
 
 
 def test_job_in_flight() -> None:

@@ -21,8 +21,9 @@ from distributed_downloader.errors import (
     UnknownJobError,
     UsageError,
 )
+from distributed_downloader.feed import Listing
 from distributed_downloader.hub import Hub
-from distributed_downloader.master import JobRequest, Listing, MasterNode, Submitted, prepare
+from distributed_downloader.master import JobRequest, MasterNode, Submitted, prepare
 from distributed_downloader.models import (
     Failure,
     JobSpec,

@@ -21,8 +21,8 @@ from distributed_downloader.errors import (
     HubUnavailableError,
     NotFoundError,
 )
+from distributed_downloader.feed import Listing
 from distributed_downloader.hub import Hub, Patience
-from distributed_downloader.master import Listing
 from distributed_downloader.models import Failure, JobState, WorkerStatus
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_view import RedisView
