@@ -43,11 +43,8 @@ def verify(fleet: Fleet, *words: str, code: int, **environ: str) -> dict[str, An
 
 
 def flaws(report: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "missing": report["missing"],
-        "wrong": sorted(each["path"] for each in report["wrong"]),
-        "extra": report["extra"],
-    }
+    wrong = sorted(each["path"] for each in report["wrong"])
+    return {"missing": report["missing"], "wrong": wrong, "extra": report["extra"]}
 
 
 @pytest.fixture

@@ -257,7 +257,7 @@ def test_a_master_that_was_killed_just_before_the_end_only_seals(redis: RedisCli
 
 
 def _raise(error: Exception) -> Callable[..., None]:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     return fail

@@ -247,7 +247,7 @@ def test_a_job_that_is_done_is_told_and_how_to_check_it(app: FakeApp) -> None:
     finish(app)
     result = run(master.command, app, "org/name")
     assert "done already" in result.stderr
-    assert "`hf-downloader forget 1`" in result.stderr
+    assert "`hf-downloader verify 1`" in result.stderr
     assert "next:" not in result.stderr
     assert result.return_value == 0
 
