@@ -14,8 +14,10 @@ from distributed_downloader.redis_bandwidth import RedisBandwidth
 from distributed_downloader.redis_budgets import RedisBudgets
 from distributed_downloader.redis_client import RedisClient
 from distributed_downloader.redis_parts import RedisParts
+from distributed_downloader.redis_status import RedisStatus
 from distributed_downloader.retry import RetryPolicy
 from distributed_downloader.ssl_config import HttpClient
+from distributed_downloader.status_files import StatusFiles
 from distributed_downloader.throttle import Throttle
 from distributed_downloader.transfer.division import Fleet
 from distributed_downloader.transfer.downloader import Downloader
@@ -57,7 +59,7 @@ def make_worker(
     )
     return WorkerNode(
         redis,
-        downloader,
+        StatusFiles(downloader, folders, RedisStatus(redis)),
         concurrency=config.app.concurrency,
         worker_id=worker_id,
         drain_when_empty=drain_when_empty,

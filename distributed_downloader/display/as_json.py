@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,11 @@ def _budget(shown: HubBudget) -> Json:
         "quota": shown.quota,
         "resets_in_seconds": round(shown.seconds),
     }
+
+
+def folder(jobs: Iterable[JobProgress]) -> Json:
+    """Return the `folder` object."""
+    return {"written_at": round(time.time(), 3), "jobs": [job(progress) for progress in jobs]}
 
 
 def _outage(shown: Silence) -> Json:

@@ -128,6 +128,7 @@ def test_the_document_has_all_objects() -> None:
         "finding",
         "report",
         "flaw",
+        "folder",
     }
 
 
@@ -232,6 +233,10 @@ def test_doctor(verdict: str) -> None:
     check(shown, "doctor")
     assert shown["verdict"] == verdict
     assert [each["verdict"] for each in shown["findings"]] == ["unknown", verdict]
+
+
+def test_folder() -> None:
+    check(read(as_json.dump(as_json.folder([progress(job())]))), "folder")
 
 
 def test_report() -> None:
