@@ -19,8 +19,8 @@ from distributed_downloader.outage import Outage
 from distributed_downloader.patience import Inquiry
 from distributed_downloader.queue_terms import Owed
 from distributed_downloader.rules import Rules
-from distributed_downloader.storage import sweep
 from distributed_downloader.storage.copying import sweep_copies
+from distributed_downloader.storage.leftovers import sweep
 from distributed_downloader.storage.place import read_place
 from distributed_downloader.unexpected import tell
 

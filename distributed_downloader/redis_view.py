@@ -154,6 +154,13 @@ class RedisView:
         found = self._without_done(_workers(lines, int(now)))
         return sorted(found, key=lambda worker: worker.id)
 
+    def overdue(self) -> list[str]:
+        """Return the workers whose lease is over, and whom nobody has declared dead yet."""
+        with translated(self._client.address):
+            seconds, _ = self._redis.time()
+            found: Answer = self._redis.zrangebyscore(self._key("workers"), "-inf", f"({seconds * 1000}")
+        return [str(worker) for worker in found]
+
     def _without_done(self, workers: Iterable[WorkerStatus]) -> list[WorkerStatus]:
         """Leave out parts that are done since their worker reported: the counters have them already."""
         found = list(workers)

@@ -38,6 +38,7 @@ COMMANDS = (
     "cancel",
     "retry",
     "verify",
+    "cleanup",
     "forget",
     "slurm",
     "redis",

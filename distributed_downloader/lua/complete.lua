@@ -26,6 +26,15 @@ local function number_of_host(job)
   return number
 end
 
+-- A number in so many bytes.
+local function bytes_of(number, count)
+  local text = ''
+  for _ = 1, count do
+    text, number = string.char(number % 256) .. text, math.floor(number / 256)
+  end
+  return text
+end
+
 -- Six bytes per task say where it lies, and how many seconds after the job was made it was done.
 local function remember(job, task)
   local sum = done[job]
@@ -33,7 +42,7 @@ local function remember(job, task)
   if not sum.host then return end
   sum.second = sum.second or math.floor((clock() - number(redis.call('HGET', jobkey(job), 'created_at'))) / 1000)
   local second = math.min(math.max(sum.second, 0), 2 ^ 32 - 1)
-  redis.call('SETRANGE', jobkey(job, 'where'), task * 6, struct.pack('>I2I4', sum.host, second))
+  redis.call('SETRANGE', jobkey(job, 'where'), task * 6, bytes_of(sum.host, 2) .. bytes_of(second, 4))
 end
 
 -- What was done of a job here: how many tasks, their bytes, and whether any of it ever was in trouble, or in parts.

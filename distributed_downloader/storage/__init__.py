@@ -6,9 +6,8 @@ import errno
 import logging
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,13 +17,12 @@ from distributed_downloader.errors import ConflictError, CorruptError, RefusedEr
 from distributed_downloader.layout import folder_of
 from distributed_downloader.models import JobSpec, RepoFile
 from distributed_downloader.outcome import Published
-from distributed_downloader.storage.disk import disk, disk_error, open_folder, remove_tree
+from distributed_downloader.storage.disk import disk, open_folder
 from distributed_downloader.storage.durable import make_durable
-from distributed_downloader.storage.partial import Partial, host_tag, is_held, is_taken
+from distributed_downloader.storage.partial import Partial, host_tag, is_taken
 from distributed_downloader.storage.place import (
     STATE,
     claim_marker,
-    is_unclaimed,
     read_marker,
 )
 from distributed_downloader.storage.room import Room
@@ -34,13 +32,9 @@ from distributed_downloader.verify import Hasher, feed
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which partial data that nobody holds is removed.
-KEEP_PARTIAL = 7 * 24 * 3600.0
 _PARTIAL, _REPOS = (STATE.encode(), b"partial"), (STATE.encode(), b"repos")
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-#: A split file and its journal, which many machines use without locks, are as old as the newer of the two.
-_TWINS = {".split": ".records", ".records": ".split"}
 
 
 class Flaw(NamedTuple):
@@ -232,64 +226,6 @@ class RepoFolder:
 @lru_cache(64)
 def _partials(root: Path) -> Path:
     return root / STATE / "partial"
-
-
-def sweep(output_dir: Path, *, older_than: float = KEEP_PARTIAL) -> int:
-    """Remove our user's partial data that nobody held or touched for so many seconds; return how much.
-
-    What cannot be removed is told once for each folder, and stays. Raises TransferError if nothing can be
-    looked at.
-    It is left behind where a worker was killed and another machine took over.
-    """
-    deadline = time.time() - older_than
-    swept = _sweep_folder(output_dir, [STATE, "partial"], deadline, lambda _: True)
-    markers = ([STATE], [STATE, "repos"])
-    return swept + sum(_sweep_folder(output_dir, parts, deadline, is_unclaimed) for parts in markers)
-
-
-def _sweep_folder(root: Path, parts: list[str], deadline: float, doomed: Callable[[str], bool]) -> int:
-    inner = [part.encode() for part in parts]
-    where = root.joinpath(*parts)
-    failed, swept = list[OSError](), 0
-    with disk(where), suppress(FileNotFoundError), open_folder(root, inner, create=False) as folder:
-        found = os.listdir(folder)  # noqa: PTH208 - a descriptor
-        swept = sum(_sweep_one(folder, name, deadline, failed) for name in found if doomed(name))
-    if failed:
-        log.warning("%d old leftovers stay: %s", len(failed), disk_error(failed[0], where))
-    return swept
-
-
-def _sweep_one(folder: int, name: str, deadline: float, failed: list[OSError]) -> bool:
-    """Remove what is stale; False if it stays, or another machine's sweep was faster."""
-    try:
-        if _is_stale(folder, name, deadline):
-            remove_tree(folder, name)
-            return True
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        failed.append(error)
-    return False
-
-
-def _is_stale(folder: int, name: str, deadline: float) -> bool:
-    info = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    if info.st_uid != os.geteuid() or info.st_mtime > deadline:
-        return False
-    stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a name, and no path
-    if suffix == ".staging":
-        return _age(folder, stem) is None
-    if suffix in _TWINS:
-        return (_age(folder, stem + _TWINS[suffix]) or 0) <= deadline
-    return stat.S_ISREG(info.st_mode) and not is_held(folder, name)
-
-
-def _age(folder: int, name: str) -> float | None:
-    """Return the Unix time of what has a name, None if nothing has."""
-    try:
-        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
-    except FileNotFoundError:
-        return None
 
 
 def _flaw_of(

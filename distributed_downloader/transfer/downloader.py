@@ -34,7 +34,8 @@ from distributed_downloader.outcome import ON_NAS, Divided, Finished, Outcome
 from distributed_downloader.patience import unless_silent
 from distributed_downloader.rules import Rules
 from distributed_downloader.ssl_config import HttpClient, trusted_origins
-from distributed_downloader.storage import RepoFolder, sweep
+from distributed_downloader.storage import RepoFolder
+from distributed_downloader.storage.leftovers import sweep
 from distributed_downloader.storage.nas import NasFolder
 from distributed_downloader.storage.place import make_place, read_place
 from distributed_downloader.storage.records import cut, gaps, merged

@@ -134,6 +134,10 @@ def test_drain_on_sigusr1_finishes_what_runs(fleet: Fleet, hub: FaultyHub, tmp_p
     worker.signal(signal.SIGUSR1)
     stall.release.set()
     assert worker.wait() == 0
+    job = fleet.job(1)
+    assert (job.files_done, job.files) == (1, 1)
+    assert (job.state, job.pending) == (JobState.RUNNING, 1), "its closing is for others"
+    fleet.run("worker", "--drain-when-empty")
     assert fleet.job(1).state is JobState.DONE
 
 

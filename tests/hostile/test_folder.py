@@ -18,10 +18,11 @@ import pytest
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.errors import TransferError, TransientError
 from distributed_downloader.models import JobSpec, Part, RepoFile, RepoType
-from distributed_downloader.storage import RepoFolder, sweep
+from distributed_downloader.storage import RepoFolder
 from distributed_downloader.storage.copying import sweep_copies
 from distributed_downloader.storage.disk import open_folder
 from distributed_downloader.storage.durable import make_durable
+from distributed_downloader.storage.leftovers import sweep
 from distributed_downloader.storage.nas import NasFolder
 from distributed_downloader.storage.place import make_place, read_marker, read_place
 from distributed_downloader.storage.split import SplitFile

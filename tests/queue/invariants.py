@@ -231,6 +231,7 @@ def _check_state(snapshot: Snapshot, job: int, about: Mapping[str, str]) -> None
         assert (state == "delivering") == (int(about["owed"]) > 0), f"I10: job {job} is {state}: {about}"
         assert about["sealed"] == "1", f"I10: job {job} is {state} before it is listed"
     if state == "failed":
+        assert not about.get("closing", "").endswith("!"), f"I8: job {job} failed, and was not closed"
         assert not movable, f"I10: job {job} failed, but can move: {n}"
     if state in ("running", "paused") and about["sealed"] == "1":
         assert movable, f"I10: job {job} is over and has not ended: {n}"

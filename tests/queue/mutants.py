@@ -199,15 +199,11 @@ MUTANTS = (
     ),
     Mutant("the same job is made twice", "create", "if existing then\n", "if existing == '' then\n"),
     Mutant("two repo types share a folder", "create", "other ~= repo_type", "other == repo_type"),
-    Mutant(
-        "the host is written one byte too early", "complete", "task * 2, string.char", "task, string.char"
-    ),
+    Mutant("the host is written one byte too early", "complete", "task * 6, bytes_of", "task, bytes_of"),
     Mutant("the dead get work", "begin", "or not lives(worker)", ""),
     Mutant("the dead take more", "more", "if not lives(worker) then return found end\n", "", seed=14),
     Mutant("large files are claimed ahead", "more", "size <= small and", ""),
-    Mutant(
-        "parts and seals are claimed ahead", "more", " and not string.find(line, '\\tplace=')", "", seed=9
-    ),
+    Mutant("parts and seals are claimed ahead", "more", "string.find(line, '\\tplace=') or ", "", seed=9),
     Mutant("more is claimed than was asked for", "more", "local left = ", "local left = 9 + ", seed=6),
     Mutant(
         "a task of another job has the spec of the one before",
@@ -473,12 +469,6 @@ MUTANTS = (
         "== prefix and split(held) then",
         "~= '' and split(held) then",
         seed=2,
-    ),
-    Mutant(
-        "a job is done before its files are on the NAS",
-        "_common",
-        "<= 0 then return finish(job, 'done', now)",
-        ">= 0 then return finish(job, 'done', now)",
     ),
     Mutant("what is owed is not counted", "complete", "add(jobkey(job), 'owed', 1)", ""),
     Mutant(

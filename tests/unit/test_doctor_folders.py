@@ -19,7 +19,7 @@ from distributed_downloader.doctor.hub import Need
 from distributed_downloader.errors import ConfigError, TransferError
 from distributed_downloader.findings import Finding, Subject, Verdict
 from distributed_downloader.models import WorkerStatus
-from distributed_downloader.storage import sweep
+from distributed_downloader.storage.leftovers import sweep
 from distributed_downloader.storage.place import make_place
 from tests.mounts import mounted, needs_mount
 from tests.unit.test_master import SPEC

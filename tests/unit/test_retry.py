@@ -41,6 +41,7 @@ EXPECTED = {
     errors.AccessError: Action.BURY,
     errors.NotFoundError: Action.BURY,
     errors.RefusedError: Action.BURY,
+    errors.FlawError: Action.BURY,
     errors.NetworkError: Action.RETRY,
     errors.NoAnswerError: Action.RETRY,
     errors.NoConnectionError: Action.RETRY,
@@ -65,6 +66,8 @@ EXPECTED = {
 
 
 def make(cls: type[TransferError]) -> TransferError:
+    if cls is errors.FlawError:
+        return errors.FlawError("trouble", "wrong")
     return RateLimitError("slow down", 7) if cls is RateLimitError else cls("trouble")
 
 

@@ -27,9 +27,10 @@ from distributed_downloader.errors import (
     TransferError,
 )
 from distributed_downloader.models import JobSpec, RepoFile, RepoType
-from distributed_downloader.storage import RepoFolder, sweep
+from distributed_downloader.storage import RepoFolder
 from distributed_downloader.storage import partial as partial_module
 from distributed_downloader.storage.disk import disk_error, names, open_folder
+from distributed_downloader.storage.leftovers import sweep
 from distributed_downloader.storage.partial import Partial, host_tag, is_held
 from distributed_downloader.storage.place import make_place
 

@@ -33,10 +33,11 @@ from distributed_downloader.errors import (
 )
 from distributed_downloader.models import Part, RepoFile
 from distributed_downloader.outcome import Range, Record
-from distributed_downloader.storage import RepoFolder, room, sweep
+from distributed_downloader.storage import RepoFolder, room
 from distributed_downloader.storage import records as records_module
 from distributed_downloader.storage import sink as sink_module
 from distributed_downloader.storage import split as split_module
+from distributed_downloader.storage.leftovers import sweep
 from distributed_downloader.storage.place import make_place
 from distributed_downloader.storage.records import (
     RECORD_SIZE,
