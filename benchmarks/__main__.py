@@ -10,7 +10,17 @@ from benchmarks.waiting import BenchmarkError, InterruptedBenchmarkError, stop_o
 
 #: Modules of this package with `add_options(parser)` and `run(arguments)`; the first line of each one's
 #: docstring is its help.
-_BENCHMARKS = ("data-plane", "small-files", "control-plane", "scale", "startup", "polite", "fleet", "chaos")
+_BENCHMARKS = (
+    "data-plane",
+    "small-files",
+    "control-plane",
+    "scale",
+    "startup",
+    "verifying",
+    "polite",
+    "fleet",
+    "chaos",
+)
 
 
 def main() -> int:

@@ -89,6 +89,7 @@ def test_a_wrong_tree_is_an_error(tmp_path: Path, wrong: str) -> None:
         ("small-files", [], 3, 7),
         ("small-files", ["--only", "ours", "--only", "aria2c"], 2, 2),
         ("startup", [], 2, 0),
+        ("verifying", [], 0, 0),
         ("polite", ["--only", "requests"], 3, 0),
         ("polite", ["--only", "bandwidth"], 3, 6),
     ],
