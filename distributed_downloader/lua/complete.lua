@@ -38,11 +38,12 @@ end
 -- Six bytes per task say where it lies, and how many seconds after the job was made it was done.
 local function remember(job, task)
   local sum = done[job]
-  sum.host = sum.host or number_of_host(job)
-  if not sum.host then return end
-  sum.second = sum.second or math.floor((clock() - number(redis.call('HGET', jobkey(job), 'created_at'))) / 1000)
-  local second = math.min(math.max(sum.second, 0), 2 ^ 32 - 1)
-  redis.call('SETRANGE', jobkey(job, 'where'), task * 6, bytes_of(sum.host, 2) .. bytes_of(second, 4))
+  if sum.where == nil then   -- once for all that is done here and now
+    local host = number_of_host(job)
+    local second = math.floor((clock() - number(redis.call('HGET', jobkey(job), 'created_at'))) / 1000)
+    sum.where = host and bytes_of(host, 2) .. bytes_of(math.min(math.max(second, 0), 2 ^ 32 - 1), 4) or false
+  end
+  if sum.where then redis.call('SETRANGE', jobkey(job, 'where'), task * 6, sum.where) end
 end
 
 -- What was done of a job here: how many tasks, their bytes, and whether any of it ever was in trouble, or in parts.

@@ -199,7 +199,7 @@ MUTANTS = (
     ),
     Mutant("the same job is made twice", "create", "if existing then\n", "if existing == '' then\n"),
     Mutant("two repo types share a folder", "create", "other ~= repo_type", "other == repo_type"),
-    Mutant("the host is written one byte too early", "complete", "task * 6, bytes_of", "task, bytes_of"),
+    Mutant("the host is written one byte too early", "complete", "task * 6, sum.where", "task, sum.where"),
     Mutant("the dead get work", "begin", "or not lives(worker)", ""),
     Mutant("the dead take more", "more", "if not lives(worker) then return found end\n", "", seed=14),
     Mutant("large files are claimed ahead", "more", "size <= small and", ""),
