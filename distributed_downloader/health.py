@@ -126,7 +126,9 @@ class HealthFile:
         self._works = True
 
     def begin(self, owner: Owner) -> None:
-        """Write it for the first time; raises ConfigError if that cannot be, or it is another worker's."""
+        """Write it for the first time; raises ConfigError if that cannot be, or it is somebody else's."""
+        if self._path and os.path.exists(self._path) and not self._path.is_file():  # noqa: PTH110 - Path's may raise
+            raise ConfigError(f"[app] health_file: {self._path} is there, and no file: name another")
         other = read(self._path) if self._path else None
         if other and other.pid != os.getpid() and not other.ailment(time.monotonic()):
             whose = f"{self._path} is that of worker {other.worker} (process {other.pid})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -178,6 +179,15 @@ def test_a_link_that_somebody_left_is_not_followed(path: Path, file: HealthFile)
     file.begin(Worker())
     assert precious.read_text() == "mine"
     assert written(path).worker == "w1"
+
+
+def test_what_is_no_file_stays_as_it_is(path: Path) -> None:
+    os.mknod(path, stat.S_IFSOCK | 0o600)  # such as /dev/null would be to root
+    for there in (path, path.parent):
+        with pytest.raises(ConfigError, match=rf"health_file: {there} is there, and no file: name another"):
+            HealthFile(str(there), LEASE).begin(Worker())
+    assert path.is_socket()
+    assert [each.name for each in path.parent.iterdir()] == ["health"]
 
 
 def test_two_workers_do_not_share_a_file(path: Path, file: HealthFile) -> None:
