@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from distributed_downloader.config import NASConfig
 from distributed_downloader.display import units
@@ -20,7 +20,8 @@ from distributed_downloader.storage.place import STATE, read_place
 from distributed_downloader.storage.room import nearest, space
 
 
-class Goal(NamedTuple):
+@dataclass
+class Goal:
     """A folder that a job goes to."""
 
     folder: Path
@@ -29,14 +30,16 @@ class Goal(NamedTuple):
     #: Where what is there of the job lies.
     repo: Path
     partial: Path
+    #: Bytes of it that were there at the last look, which takes long where there are a million files.
+    _there: int = field(default=0, init=False)
 
     def shortage(self, spec: JobSpec, size: int) -> str:
         """Return what is wrong if so many bytes cannot fit, else ""; raises OSError."""
         found = space(nearest(self.folder))
         kept = found.kept(self.reserve) if found else 0
-        if found is None or size <= found.free - kept:
+        if found is None or size <= self._there + found.free - kept:
             return ""
-        there = _bytes_below(self.repo, _length) + _bytes_below(self.partial, _blocks)
+        there = self._there = _bytes_below(self.repo, _length) + _bytes_below(self.partial, _blocks)
         if size <= there + found.free - kept:
             return ""
         beside = f", of which {units.size(there)} are there" if there else ""

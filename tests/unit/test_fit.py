@@ -92,6 +92,28 @@ def test_what_lies_there_needs_no_more_room(tmp_path: Path, disk: Disk) -> None:
     assert ", of which 2.0 GB are there, and " in goal.shortage(SPEC, 12 * GB + 1)
 
 
+def test_a_long_listing_does_not_look_through_the_folder_again_and_again(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = list[object]()
+    walk = os.walk
+    monkeypatch.setattr(os, "walk", lambda folder: looked.append(folder) or walk(folder))
+    goal = output_goal(to(tmp_path), tmp_path, 0)
+    write(tmp_path / "org/name/0.bin", 100 * GB)
+    listing = pages(*[GB] * 100)
+    assert list(fitting(listing, to(tmp_path), [goal])) == listing
+    assert looked == [goal.repo, goal.partial]
+
+
+def test_what_comes_while_it_is_listed_counts(tmp_path: Path, disk: Disk) -> None:
+    passed = fitting(pages(11 * GB, GB), to(tmp_path), [output_goal(to(tmp_path), tmp_path, 0)])
+    write(tmp_path / "org/name/0.bin", GB)
+    next(passed)
+    write(tmp_path / "org/name/1.bin", 5 * GB)
+    disk.has(6 * GB)
+    next(passed)
+
+
 def test_so_in_a_cache_of_the_hubs_library(tmp_path: Path, disk: Disk) -> None:
     spec = to(tmp_path, layout=Layout.HF_CACHE)
     write(tmp_path / "models--org--name/blobs/abc", 2 * GB)
