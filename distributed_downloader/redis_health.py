@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+import redis
 
 from distributed_downloader.display import units
 from distributed_downloader.errors import ConfigError
@@ -13,8 +16,6 @@ from distributed_downloader.findings import Finding, Subject, Verdict
 from distributed_downloader.redis_connection import Answer, translated
 
 if TYPE_CHECKING:
-    import redis
-
     from distributed_downloader.config import RedisConfig
     from distributed_downloader.models import WorkerStatus
     from distributed_downloader.redis_client import RedisClient
@@ -67,7 +68,10 @@ class RedisHealth:
 
     def _examine(self, client: RedisClient) -> Iterator[Finding]:
         address = client.address
-        with translated(address):
+        with (
+            translated(address),
+            suppress(redis.exceptions.NoPermissionError),
+        ):  # told of with the other rights
             client.commands.ping()
         yield from REDIS.attempt("server", _server(client.commands, address))
         yield from REDIS.attempt("latency", _speed_and_clock(client.commands, address))

@@ -134,6 +134,8 @@ def test_a_right_that_is_missing_is_said(server: Server) -> None:
     assert found["rights"].verdict is Verdict.BROKEN
     assert "forbids this user +info +zadd; docs/operations.md" in found["rights"].advice
     assert "forbids this user the command" in found["server"].advice
+    without_ping = examine(as_user(server, "+ping", "+zadd"))["rights"].advice
+    assert "forbids this user +ping +zadd; docs/operations.md" in without_ping
     more = examine(as_user(server, "+multi"))["rights"].advice
     assert "forbids this user +multi and maybe more" in more
 
