@@ -173,10 +173,12 @@ class HttpClient:
         )
 
     @classmethod
-    def of(cls, config: AppConfig, budgets: Budgets | None = None) -> HttpClient:
+    def of(
+        cls, config: AppConfig, budgets: Budgets | None = None, read_timeout: float = READ_TIMEOUT
+    ) -> HttpClient:
         """Return one as the settings of this machine want it."""
         inner = InnerHosts(listed(config.security.inner_hosts))
-        return cls(config.huggingface, inner=inner, budgets=budgets)
+        return cls(config.huggingface, inner=inner, budgets=budgets, read_timeout=read_timeout)
 
     def trusts(self, url: str) -> bool:
         """Return whether the token may be sent there."""

@@ -30,6 +30,8 @@ HUB = Subject("hub")
 _AT_ONCE = Patience(faults=0, unproven=0, asked=0)
 #: What a hub answers to who we are: known, not known or refused, or that it keeps no accounts.
 _ANSWERS = (200, 401, 404)
+#: Seconds for which a hub may be silent: short of the doctor's own, so that it is said which host is.
+_SILENCE = 10.0
 #: Seconds from which on an answer is slow, and for which a listing is followed.
 _SLOW, _LISTING = 3.0, 10.0
 #: Seconds before its end from which on a certificate is worth a word: two weeks.
@@ -79,7 +81,7 @@ class HubHealth:
         yield HUB.good("proxy", redacted(proxy).rstrip("/") if proxy else "none, directly")
         if urlsplit(self._endpoint).scheme == "https":
             yield self._certificate(proxy)
-        http = HttpClient.of(self._config)
+        http = HttpClient.of(self._config, read_timeout=_SILENCE)
         try:
             yield from self._account(http)
             if self._request:

@@ -124,6 +124,14 @@ def test_a_hub_that_is_not_there(hub: FaultyHub) -> None:
     assert "connection refused" in found["answer"].advice
 
 
+def test_a_hub_that_says_nothing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distributed_downloader.doctor.hub._SILENCE", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        _, found = examine(f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert found["answer"].verdict is Verdict.BROKEN
+    assert "127.0.0.1" in found["answer"].advice
+
+
 def test_a_hub_that_says_nothing_holds_nobody_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         _, found = examine(f"http://127.0.0.1:{silent.getsockname()[1]}", seconds=0.5)
