@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import re
 import sys
@@ -67,6 +66,8 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the object, in ASCII: what is in a file's name cannot steer a terminal."""
+        import json
+
         time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
         words = {
             "time": time.replace("+00:00", "Z"),

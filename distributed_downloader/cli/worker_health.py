@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING
 
@@ -34,6 +33,7 @@ def command(app: App, file: str | None, *, ready: bool, as_json: bool) -> int:
       hf-downloader worker-health /run/hf-downloader/health --ready
       HEALTH_FILE=/tmp/health hf-downloader worker-health --json
     """
+    import json
     from pathlib import Path
 
     from distributed_downloader.health import read
