@@ -152,7 +152,7 @@ def test_every_line_of_every_process_is_json_and_a_probe_follows_redis(
 
 def test_a_worker_that_was_frozen_is_found_dead(fleet: Fleet, tmp_path: Path) -> None:
     health = tmp_path / "health"
-    worker = fleet.worker("--health-file", str(health), lease=0.3)
+    worker = fleet.worker("--health-file", str(health), lease=0.1)
     until(lambda: (found := read(health)) and len(found.turns) == 2, "a worker that goes on")
     worker.signal(signal.SIGSTOP)
     until(lambda: (found := read(health)) and found.ailment(time.monotonic()), "a worker that does not")

@@ -95,9 +95,13 @@ def test_what_lies_there_needs_no_more_room(tmp_path: Path, disk: Disk) -> None:
 def test_a_long_listing_does_not_look_through_the_folder_again_and_again(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked = list[object]()
-    walk = os.walk
-    monkeypatch.setattr(os, "walk", lambda folder: looked.append(folder) or walk(folder))
+    looked, walk = list[object](), os.walk
+
+    def count(folder: Path) -> Iterator[tuple[object, list[str], list[str]]]:
+        looked.append(folder)
+        return walk(folder)
+
+    monkeypatch.setattr(os, "walk", count)
     goal = output_goal(to(tmp_path), tmp_path, 0)
     write(tmp_path / "org/name/0.bin", 100 * GB)
     listing = pages(*[GB] * 100)
