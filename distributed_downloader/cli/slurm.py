@@ -21,6 +21,7 @@ _OURS = {"from_file", "output_dir", "wait", "interval", "force"}
 def _as_given(option: click.Option) -> click.Option:
     """Return an option that checks a value as the original does, and keeps it as it was written."""
     copied, check = copy.copy(option), option.callback
+    copied.expose_value = True
 
     def callback(context: click.Context, parameter: click.Parameter, value: object) -> object:
         if check:

@@ -118,9 +118,13 @@ def test_what_was_not_asked_for_is_left_to_slurm(written: Path, capsys: pytest.C
     assert values(script, "hf") == ["hf-downloader"]
 
 
-def test_every_option_of_batch_master_is_passed_on_or_answered() -> None:
+def test_every_option_of_batch_master_is_passed_on_or_answered(
+    written: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     names = {parameter.name for parameter in batch_master.params}
     assert names - _OURS - {"repos"} < {parameter.name for parameter in slurm.params}
+    words = ["--layout", "hf-cache", "--no-space-check", "--priority", "2"]
+    assert set(words) == set(values(write(capsys, "org/one", *words), "options")[2:])
 
 
 @pytest.mark.parametrize("word", ODD)
