@@ -11,7 +11,10 @@ if ! command -v hf-downloader > /dev/null; then
 fi
 
 # In an array job (sbatch --array=0-9 FILE), each element takes one of the repos.
+job=$SLURM_JOB_ID
 if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
+    # Its other number may be that of the whole array, too.
+    job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
     count=${#repos[@]}
     repos=("${repos[@]:SLURM_ARRAY_TASK_ID:1}")
     state+=-$SLURM_ARRAY_TASK_ID
@@ -21,19 +24,28 @@ if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
     fi
 fi
 
-# Ends what was started, in order: workers give back what they are at, Redis saves what is left to do.
+# Ends the workers with a signal. It goes to them, not to srun, which would have them killed. That is left
+# for those who do not hear it, because they are only being started.
 workers='' master='' redis=''
+end_workers() {
+    local -i looks=0
+    scancel --quiet --signal="$1" "$job" || true
+    while kill -0 "$workers"; do
+        sleep 0.2
+        ((++looks % 30)) || kill "$workers" || true
+    done
+    workers=''
+} 2> /dev/null
+
+# Ends what was started, in order: workers give back what they are at, Redis saves what is left to do.
 finish() {
     trap '' USR1 TERM
-    if [[ -n $workers ]]; then
-        # To the workers, not to srun, which would have them killed.
-        scancel --quiet --signal=TERM "$SLURM_JOB_ID" || kill "$workers" || true
-    fi
-    for pid in $workers $master $redis; do
-        [[ $pid == "$workers" ]] || kill "$pid" || true
+    [[ -z $workers ]] || end_workers TERM
+    for pid in $master $redis; do
+        kill "$pid" || true
         wait "$pid" || true
     done 2> /dev/null
-    workers='' master='' redis=''
+    master='' redis=''
 }
 trap finish EXIT
 trap 'exit 143' TERM # of scancel
@@ -41,7 +53,7 @@ trap 'exit 143' TERM # of scancel
 # Slurm sends USR1 shortly before the time limit.
 again() {
     finish
-    if scontrol requeue "$SLURM_JOB_ID"; then
+    if scontrol requeue "$job"; then
         echo "the time limit is near: queued again, and then it goes on where it was"
     else
         echo "the time limit is near: submit the same script again, and it goes on where it was"
@@ -59,9 +71,9 @@ REDIS_URL=$(< "$url_file")
 export REDIS_URL
 
 # Workers on all nodes. One that is lost, with its node or alone, does not end the others.
-srun --label --no-kill --kill-on-bad-exit=0 --wait=0 \
-    ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} \
-    "${hf[@]}" --log-level WARNING worker < /dev/null &
+OUTPUT_DIR=$output LOG_LEVEL=${LOG_LEVEL:-WARNING} srun --label --export=ALL \
+    --no-kill --kill-on-bad-exit=0 --wait=0 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} \
+    "${hf[@]}" worker < /dev/null &
 workers=$!
 
 # Queues the repos, or finds them queued already; writes a line a minute until all is there.
@@ -77,7 +89,6 @@ if kill -0 "$master" 2> /dev/null; then
     exit 1
 fi
 if [[ $code == 0 ]]; then
-    kill -USR1 "$workers" && wait "$workers" || true # srun passes it on: who has nothing to do, leaves
-    workers=''
+    end_workers USR1 # who has nothing to do, leaves
 fi
 exit "$code"

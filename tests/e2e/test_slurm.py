@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from distributed_downloader.models import WorkerStatus
-from tests.e2e.fleet import Fleet, until
+from tests.e2e.fleet import PATIENCE, Fleet, until
 from tests.e2e.slurm import Cluster, require_slurm
 from tests.hub.faults import Stall
 from tests.hub.faulty import FaultyHub
@@ -49,8 +49,8 @@ class Site:
         self._fleet = Fleet(folder, "redis://nobody.invalid", endpoint, environ=cluster.environment)
         self.script = folder / "job.sbatch"
 
-    def write(self, *words: str) -> None:
-        done = self._fleet.run("slurm", *words, "-o", str(self.output))
+    def write(self, *words: str, before: tuple[str, ...] = ()) -> None:
+        done = self._fleet.run(*before, "slurm", *words, "-o", str(self.output))
         self.script.write_text(done.stdout)
 
     def submit(self, *words: str) -> str:
@@ -64,6 +64,24 @@ class Site:
             check=True,
         )
         return done.stdout.strip()
+
+    def run_without_slurm(self, **programs: str) -> subprocess.CompletedProcess[str]:
+        """Run the script with these in place of Slurm's commands."""
+        folder = self.folder / "bin"
+        folder.mkdir()
+        for name, code in programs.items():
+            (folder / name).write_text(f"#!/bin/sh\n{code}\n")
+            (folder / name).chmod(0o755)
+        env = self._fleet.env()
+        return subprocess.run(
+            ["bash", str(self.script)],
+            cwd=self.folder,
+            env=env | {"PATH": f"{folder}:{env['PATH']}", "SLURM_JOB_ID": "1"},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
 
     def log(self, job: str) -> str:
         path = self.folder / f"slurm-{job}.out"
@@ -173,19 +191,30 @@ def test_a_job_whose_redis_dies_ends(site: Site, hub: FaultyHub) -> None:
     stall.release.set()
 
 
-def test_the_elements_of_an_array_share_a_folder(site: Site, tmp_path: Path) -> None:
-    site.write("org/model", "datasets/org/data")
-    job = site.submit("--array=0-2")
-    codes = [site.cluster.until_ended(f"{job}_{element}").exit_code for element in range(3)]
-    assert codes == [0, 0, 2], [site.log(f"{job}_{element}") for element in range(3)]
-    assert "--array=0-1" in site.log(f"{job}_2")
+def test_the_elements_of_an_array_share_a_folder(site: Site, hub: FaultyHub, tmp_path: Path) -> None:
+    """The last one has the number of the whole array: what is done to it must not be done to all."""
+    stall = Stall(after=AFTER)
+    hub.on(stall, file=BIG)
+    site.write("org/model", "datasets/org/data", "org/nothing")
+    # Slurm remembers what to export, and means the steps of the job too.
+    job = site.submit("--array=0-2", "--export=HF_ENDPOINT,HF_HOME,HOME,PYTHONPATH")
+    assert stall.reached.wait(60), site.log(f"{job}_0")
+    assert site.cluster.until_ended(f"{job}_2").exit_code == 1
+    assert "org/nothing\terror: " in site.log(f"{job}_2")
+    stall.release.set()
+    codes = [site.cluster.until_ended(f"{job}_{element}").exit_code for element in (0, 1)]
+    assert codes == [0, 0], [site.log(f"{job}_{element}") for element in (0, 1)]
     assert tree(site.output / "org/model") == tree(tmp_path / "source")
     assert tree(site.output / "org/data") == tree(tmp_path / "data")
-
-
-def test_a_repo_that_is_not_there_ends_the_job_at_once(site: Site) -> None:
-    site.write("org/nothing")
-    job = site.submit()
-    assert site.cluster.until_ended(job).exit_code == 1
-    assert "org/nothing\terror: " in site.log(job)
     assert not site.url_file.exists()
+    # Workers have no other folder, which could be one that they must not write to.
+    assert not (site.folder / "downloads").exists()
+
+
+def test_workers_that_hear_nothing_do_not_hold_up_the_end(site: Site) -> None:
+    """Those that srun is still starting, for instance: a signal to them is lost."""
+    site.write("org/nothing", before=("--log-level", "ERROR"))
+    done = site.run_without_slurm(srun='echo "$*" >&2; exec sleep 1000', scancel="exit 0")
+    assert done.returncode == 1, done.stderr
+    assert "hf-downloader --log-level ERROR worker\n" in done.stderr
+    assert "org/nothing\terror: " in done.stdout

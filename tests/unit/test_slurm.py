@@ -152,16 +152,27 @@ def lint(script: str, severity: str = "style") -> None:
 def test_without_the_command_the_job_says_what_is_missing(
     written: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script = write(capsys, "org/one", "--env", "/no/such")
+    assert "--env" in fails(write(capsys, "org/one", "--env", "/no/such"))
+
+
+def test_an_array_with_too_many_elements_says_how_many_there_are(
+    written: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    element = {"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
+    assert "--array=0-1" in fails(write(capsys, "org/one", "org/two"), **element)
+
+
+def fails(script: str, **environment: str) -> str:
+    """Return what a script says that ends before it has begun."""
     done = subprocess.run(
         ["/bin/bash", "-c", script],
-        env={"PATH": "/usr/bin:/bin"},
+        env={"PATH": "/usr/bin:/bin", **environment},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 2
-    assert "--env" in done.stderr
+    return done.stderr
 
 
 @pytest.mark.parametrize("env", [(), ("--env", "hf"), ("--env", "/opt/my env")])
