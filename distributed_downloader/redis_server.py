@@ -80,6 +80,8 @@ class RedisServer:
 
     def _start(self, server: Path) -> Path:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._folder.stat().st_uid != os.geteuid():  # a server does whatever its data says
+            raise UsageError(f"{self._folder} belongs to another user: name a folder of yours")
         last = _last_run(self._folder)
         if last and _lives(last):
             raise ConflictError(
@@ -183,7 +185,10 @@ def _write(path: Path, text: str) -> Path:
 
 
 def _runs(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.glob("run-*") if _number(path)), key=_number)
+    """Return the runs in their order; what others call by such a name has no configuration of ours."""
+    return sorted(
+        (path for path in folder.glob("run-*") if _number(path) and (path / _CONF).is_file()), key=_number
+    )
 
 
 def _last_run(folder: Path) -> Path | None:
@@ -206,13 +211,18 @@ def _draft(folder: Path) -> Iterator[Path]:
 
 
 def _take(draft: Path, number: int) -> Path:
-    """Make the draft the run of this number; raises ConflictError if somebody else was faster."""
+    """Make the draft the run of this number.
+
+    Raises ConflictError if somebody else was faster, UsageError if something else has its name.
+    """
     run = draft.with_name(f"run-{number}")
     try:
         return draft.rename(run)  # a folder that is not empty is never replaced
     except OSError:
-        if run.exists():
+        if (run / _CONF).exists():
             raise ConflictError(f"another Redis has just begun to serve {draft.parent}") from None
+        if run.exists():
+            raise UsageError(f"{run} is not of a Redis: name a folder for the queue alone") from None
         raise
 
 

@@ -136,7 +136,8 @@ def test_a_job_that_is_killed_goes_on_when_it_is_submitted_again(
     url = site.url_file.read_text().strip()
     assert stat.S_IMODE(site.url_file.stat().st_mode) == 0o600
     # The same request once more, while it runs, is refused and disturbs nothing.
-    second = site.submit()
+    one_worker = ("--nodes=1", "--ntasks-per-node=1")
+    second = site.submit(*one_worker)
     assert site.cluster.until_ended(second).exit_code == 2
     assert "another Redis serves" in site.log(second)
     assert is_served(url)
@@ -145,7 +146,7 @@ def test_a_job_that_is_killed_goes_on_when_it_is_submitted_again(
     site.cluster.until_ended(job)
     until(lambda: not is_served(url), "the end of Redis", pause=0.1)
     stall.release.set()
-    third = site.submit()
+    third = site.submit(*one_worker)
     assert site.cluster.until_ended(third).exit_code == 0, site.log(third)
     assert "Job ID: 1\n" in site.log(third)
     assert tree(site.output / "org/model") == tree(tmp_path / "source")

@@ -182,6 +182,27 @@ def test_a_host_name_that_means_loopback_is_not_what_others_reach(monkeypatch: p
     assert next(redis_server._addresses("")) == "10.1.2.3"
 
 
+def test_what_others_have_in_the_folder_stays(folder: Path) -> None:
+    """Who names results `run-1` is not to lose them, whatever folder the queue is put in."""
+    result = folder / "run-2" / "result"
+    result.parent.mkdir(parents=True)
+    result.touch()
+    with RedisServer(folder):
+        pass
+    not_ours = r"run-2.* is not of a Redis.*a folder for the queue alone"
+    with pytest.raises(UsageError, match=not_ours), RedisServer(folder):
+        pass
+    assert result.exists()
+
+
+def test_a_folder_of_somebody_else_is_not_trusted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies there is run: a server does what its data says."""
+    folder.mkdir(parents=True)
+    monkeypatch.setattr("os.geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(UsageError, match="belongs to another user"), RedisServer(folder):
+        pass
+
+
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
