@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -210,6 +211,7 @@ def watch(
 
     Raises:
         FilesFailedError: The job has ended, and some of its files failed; after the last look.
+        UsageError: `interval` is less than 0.
         UnknownJobError, RedisUnavailableError, ConfigError: As for `status`.
 
     Example:
@@ -219,6 +221,8 @@ def watch(
         ...         break
 
     """
+    if not 0 <= interval <= threading.TIMEOUT_MAX:
+        raise UsageError(f"interval {interval} is no number of seconds to wait")
     with closing(_client(config_file, settings)) as client:
         while not (now := client.view.job(job)).state.ended:
             yield now

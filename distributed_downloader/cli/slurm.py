@@ -106,7 +106,7 @@ def command(
     from distributed_downloader.slurm import BatchJob
 
     app: App = context.obj
-    passed = {name: options.pop(name, None) for name in _PASSED}
+    passed = {name: options.pop(name) for name in _PASSED}
     repo_type = RepoType(passed["repo_type"]) if passed["repo_type"] else None
     for repo in repos:
         parse_repo(repo, repo_type, app.config.huggingface.endpoint)
@@ -136,7 +136,7 @@ def _words(context: click.Context) -> Iterator[str]:
     """Return what was given of a command's options that are passed on, as words of a command line."""
     for option in context.command.params:
         if isinstance(option, click.Option) and option.name in _PASSED and _is_given(context, option):
-            yield from _written(option, context.params.get(str(option.name)))
+            yield from _written(option, context.params[str(option.name)])
 
 
 def _global_words(context: click.Context) -> Iterator[str]:

@@ -94,6 +94,7 @@ def refused() -> dict[str, object]:
         "no redis": raised(lambda: submit("org/model", settings={"redis.url": "redis://127.0.0.1:1"})),
         "no job": raised(lambda: status(99)),
         "no watch": raised(lambda: next(watch(99))),
+        "no interval": raised(lambda: next(watch(1, interval=-1))),
         "no priority": raised(lambda: submit("org/model", priority=0)),
     }
 

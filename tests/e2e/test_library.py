@@ -135,6 +135,7 @@ def test_what_cannot_be_had_is_an_error_of_the_tree(start: Start) -> None:
         "no redis": "RedisUnavailableError",
         "no job": "UnknownJobError",
         "no watch": "UnknownJobError",
+        "no interval": "UsageError",
         "no priority": "UsageError",
     }
     assert told["cancelled"] == "StoppedError: before it began"
