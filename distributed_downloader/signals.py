@@ -59,7 +59,11 @@ class Background:
             self._error = error
 
     def __enter__(self) -> Background:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # an interrupt, maybe, and the thread runs
+            self._node.stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -99,14 +99,15 @@ class Standalone:
     @contextmanager
     def _submission(self, spec: JobSpec, listing: Pages | None) -> Iterator[_Submission]:
         submission = _Submission(self._master, spec, listing)
-        submission.start()
         try:
+            submission.start()
             submission.listed.wait()
             submission.check()
             yield submission
         finally:
             self._hub.stop("nobody waits for the listing any more")
-            submission.join(_STOP_SECONDS)
+            if submission.ident is not None:  # else nothing was started
+                submission.join(_STOP_SECONDS)
 
     def _looks(
         self, submission: _Submission, worker: WorkerNode, background: Background, cancel: Cancel
