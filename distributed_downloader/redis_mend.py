@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 #: The types that docs/queue.md gives the keys, without their namespace.
 _TYPES = (
-    ("string", r"next_job|vclock|window|tick|search|sharing|worker:.*|hold:.*|job:\d+:(done|where)"),
+    ("string", r"next_job|vclock|window|tick|search|sharing|worker:.*|hold:.*|turn:.*|job:\d+:(done|where)"),
     ("list", r"ready|poison|active:.*|job:\d+:pending"),
     ("set", r"parked"),
     ("zset", r"jobs|fair|asleep|delayed|tails|workers|dead|ended|budgets|(place|parked|owed):.*"),
