@@ -38,9 +38,13 @@ MUTANTS = (
         "a job is closed before all of it is on the NAS", "_lives", "(tonumber(about[9]) or 0) > 0", "false"
     ),
     Mutant(
-        "a job is closed although a file failed", "_lives", "(closing and 1 or 0)", "(closing and 2 or 0)"
+        "a job is closed although a file failed",
+        "_lives",
+        "(closing and 1 or 0)",
+        "(closing and 2 or 0)",
+        seed=35,
     ),
-    Mutant("a job that checks is not closed", "_lives", "always == '!'", "false"),
+    Mutant("a job that checks is not closed", "_lives", "always == '!'", "false", seed=11),
     Mutant("a job is closed again and again", "_lives", "  redis.call('HDEL', jobkey(job), 'closing')\n", ""),
     Mutant("a job ends before it is closed", "_lives", "  elseif closing then\n", "  elseif false then\n"),
     Mutant("what was delivered is not closed", "_lives", "if state == 'delivering' then", "if false then"),
@@ -79,7 +83,7 @@ MUTANTS = (
         "_common",
         "'home'), task)\n  redis.call('HDEL', jobkey(job, 'why'), task)\n",
         "'home'), task)\n",
-        seed=22,
+        seed=16,
     ),
     Mutant("a part that grew again counts", "complete", "told ~= '' and told or length", "length", seed=5),
     Mutant(
@@ -137,7 +141,7 @@ MUTANTS = (
         "home",
         "'state') == 'running' then",
         "'state') ~= 'done' then",
-        seed=75,
+        seed=11,
     ),
     Mutant(
         "a retried task keeps its epoch",
@@ -171,13 +175,13 @@ MUTANTS = (
     Mutant("one loss more than allowed", "_common", "losses < max_losses", "losses <= max_losses", seed=1),
     Mutant("one try more than allowed", "fail", "tries < tonumber", "tries <= tonumber", seed=2),
     Mutant(
-        "each stage of the housekeeping takes a whole batch", "tick", "budget = budget - #tokens", "", seed=17
+        "each stage of the housekeeping takes a whole batch", "tick", "budget = budget - #tokens", "", seed=41
     ),
     Mutant(
         "a retry takes more than a batch", "retry", "math.min(#page[2] / 2, batch)", "#page[2] / 2", seed=28
     ),
     Mutant(
-        "a name is taken over with its tasks", "register", "if lease < now then", "if lease < 0 then", seed=24
+        "a name is taken over with its tasks", "register", "if lease < now then", "if lease < 0 then", seed=14
     ),
     Mutant(
         "two processes share a name",
@@ -226,7 +230,7 @@ MUTANTS = (
         "worker) then worker = ARGV[2] end",
         seed=5,
     ),
-    Mutant("a beat says nothing of tails", "beat", "redis.call('ZCARD', key('tails'))", "0", seed=10),
+    Mutant("a beat says nothing of tails", "beat", "redis.call('ZCARD', key('tails'))", "0", seed=1),
     # Files in parts, their tails, and what is owed to the NAS.
     Mutant(
         "what is done can still be stolen",
@@ -245,7 +249,7 @@ MUTANTS = (
     Mutant(
         "what the dead had can still be stolen", "_common", "untail(token)\n    recover", "recover", seed=1
     ),
-    Mutant("what was given back can still be stolen", "leave", "untail(token)\n  local", "local", seed=24),
+    Mutant("what was given back can still be stolen", "leave", "untail(token)\n  local", "local", seed=10),
     Mutant("what is there of a split file stays for good", "_common", "'home', 'seals',", "'home',", seed=1),
     Mutant(
         "a stale split counts",
@@ -292,14 +296,14 @@ MUTANTS = (
         "complete",
         "sealer and redis.call('ZSCORE', key('workers'), sealer)",
         "sealer",
-        seed=13,
+        seed=16,
     ),
     Mutant(
         "the seal of a paused job is handed out",
         "complete",
         "if lives and redis.call('HGET', jobkey(job), 'state') == 'running' then",
         "if lives then",
-        seed=27,
+        seed=24,
     ),
     Mutant(
         "a seal counts as held and as out",
@@ -364,7 +368,7 @@ MUTANTS = (
     ),
     Mutant("a job of which nobody sees the folder goes on", "blind", "nobody_sees() and", "false and"),
     Mutant("a job sleeps while somebody sees its folder", "blind", "nobody_sees() and", "true and", seed=2),
-    Mutant("a job sleeps with its tasks handed out", "blind", "  recall(job)\n", "", seed=13),
+    Mutant("a job sleeps with its tasks handed out", "blind", "  recall(job)\n", "", seed=20),
     Mutant("a job sleeps for ever", "tick", "do rouse(job) end", "do end", seed=46),
     Mutant("the dead take tails", "steal", " and redis.call('ZSCORE', key('workers'), worker)", "", seed=68),
     Mutant("tails are taken before work", "steal", "redis.call('LLEN', key('ready')) == 0 and", "", seed=5),
@@ -412,7 +416,7 @@ MUTANTS = (
         seed=1,
     ),
     Mutant("a fast part loses what it has", "steal", "done + rate * since / 1000", "done", seed=17),
-    Mutant("tails of no worth are taken", "steal", "(rate == 0 and 1 or least)", "1", seed=17),
+    Mutant("tails of no worth are taken", "steal", "(rate == 0 and 1 or least)", "1", seed=48),
     Mutant(
         "a tail counts as stalled when it begins",
         "steal",
@@ -421,7 +425,7 @@ MUTANTS = (
         seed=11,
     ),
     Mutant("a worker splits its own parts to bits", "steal", "left < 128 * least", "left < least", seed=13),
-    Mutant("a part that soon ends loses its tail", "steal", "left * 1000 < WORTH_MS * rate or", "", seed=15),
+    Mutant("a part that soon ends loses its tail", "steal", "left * 1000 < WORTH_MS * rate or", "", seed=20),
     Mutant(
         "a slow part keeps half", "steal", "(stop - here) * pace / (pace + ours)", "(stop - here) / 2", seed=5
     ),
@@ -430,7 +434,7 @@ MUTANTS = (
         "steal",
         "since > left * 1000 / rate + LATE_MS",
         "false",
-        seed=17,
+        seed=83,
     ),
     Mutant("unknown speeds are slow ones", "steal", "and typical()", "and 2", seed=16),
     Mutant("a slow part keeps its block", "steal", "ends(before) <= ends(middle)", "false", seed=1),
@@ -454,7 +458,7 @@ MUTANTS = (
         "parts",
         "for i = known_reports,",
         "for i = known_reports + 1,",
-        seed=14,
+        seed=16,
     ),
     Mutant(
         "a failed seal is still followed",
@@ -477,7 +481,7 @@ MUTANTS = (
         "elseif owes == 'nas' then",
         "elseif owes == '' then",
     ),
-    Mutant("two take the same file", "owed", "redis.call('ZADD', owed, now + ARGV[4], file)", "", seed=4),
+    Mutant("two take the same file", "owed", "redis.call('ZADD', owed, now + ARGV[4], file)", "", seed=0),
     Mutant(
         "files of a forgotten job are owed for ever", "owed", "redis.call('ZREM', owed, file)", "", seed=9
     ),
@@ -522,11 +526,11 @@ MUTANTS = (
         "redo",
         "string.find(line, '\\tplace=') and 0 or ",
         "",
-        seed=11,
+        seed=1,
     ),
     Mutant("a damaged file keeps its epoch", "redo", "LONGEST), renew(token)", "LONGEST), token", seed=3),
-    Mutant("a job delivers what it has not got", "redo", "about[1] == 'delivering' or ", "", seed=6),
-    Mutant("a job that failed has what can move", "redo", " or about[1] == 'failed'", "", seed=13),
+    Mutant("a job delivers what it has not got", "redo", "about[1] == 'delivering' or ", "", seed=9),
+    Mutant("a job that failed has what can move", "redo", " or about[1] == 'failed'", "", seed=1),
     Mutant(
         "a damaged file goes on in a job that nobody wants",
         "redo",
@@ -540,7 +544,7 @@ MUTANTS = (
         "redo",
         "add(jobkey(job, 'tries'), task .. '*', 1)\n",
         "",
-        seed=62,
+        seed=28,
     ),
     Mutant("a name is anybody's", "register", "'^%d+ %S+ %S+ (.*)$'", "'^%d+ (.*)$'", seed=3),
 )
