@@ -48,6 +48,12 @@ def disk_error(error: OSError, where: object, *, whole: bool = False) -> Transfe
     # Without a name, EINVAL is about a descriptor that was already open.
     if error.errno in _NAMES and (error.errno != errno.EINVAL or error.filename is not None):
         return RefusedError(f"{where}: {why}; this disk cannot hold a file of that name")
+    if error.errno == errno.EISDIR:
+        name = error.filename2 or error.filename
+        shown = os.fsdecode(name) if isinstance(name, bytes) else name
+        return RefusedError(
+            f"{where}: the folder {shown} is in the way, for a file belongs there; move it away"
+        )
     one_place = error.errno == errno.EFBIG or (not whole and error.errno in (errno.EACCES, errno.EPERM))
     refused = PlaceError if one_place else LocalError
     return refused(f"{where}: {why}; {_ADVICE.get(error.errno or 0, 'see to the disk')}")

@@ -18,7 +18,7 @@ from distributed_downloader.cancel import Cancel
 from distributed_downloader.errors import PlaceError, TransferError
 from distributed_downloader.layout import file_of, folder_of
 from distributed_downloader.models import JobSpec, RepoFile
-from distributed_downloader.storage.disk import disk, names, remove_tree, replace_file, sync_folder
+from distributed_downloader.storage.disk import disk, is_link, names, remove_tree, replace_file, sync_folder
 from distributed_downloader.storage.place import STATE
 from distributed_downloader.storage.root import Root
 from distributed_downloader.storage.trees import Files, in_batches, write_tree
@@ -57,7 +57,7 @@ class HfCache:
         """Return whether there is a snapshot of the commit already, which may lack files."""
         with self._root as root:
             try:
-                os.stat(self._commit, dir_fd=root.enter(self._snapshots))
+                os.stat(self._commit, dir_fd=root.enter(self._snapshots), follow_symlinks=False)
             except FileNotFoundError:
                 return False
         return True
@@ -122,21 +122,38 @@ def _up(depth: int) -> bytes:
 
 
 def _put_link(folder: int, name: bytes, text: bytes, blobs: int) -> None:
-    """Have a symbolic link to a blob; where the disk knows none, a hard link to it."""
-    with suppress(OSError):
-        if os.readlink(name, dir_fd=folder) == text:
-            return
-    temporary = b"~%s" % secrets.token_hex(6).encode()
+    """Have a link to a blob, whatever else has the name; RefusedError comes of a folder."""
     try:
-        os.symlink(text, temporary, dir_fd=folder)
+        _make_link(folder, name, text, blobs)
+    except FileExistsError:
+        if _leads(folder, name, text, blobs):
+            return
+        os.unlink(name, dir_fd=folder)
+        with suppress(FileExistsError):  # somebody was faster
+            _make_link(folder, name, text, blobs)
+
+
+def _leads(folder: int, name: bytes, text: bytes, blobs: int) -> bool:
+    """Return whether what has the name is our link to the blob, of either kind."""
+    if is_link(folder, name):
+        return os.readlink(name, dir_fd=folder) == text
+    with suppress(FileNotFoundError):
+        found, blob = os.stat(name, dir_fd=folder), os.stat(_blob_in(text), dir_fd=blobs)
+        return os.path.samestat(found, blob)
+    return False
+
+
+def _make_link(folder: int, name: bytes, text: bytes, blobs: int) -> None:
+    """Make a symbolic link to a blob; where the disk knows none, a hard link to it."""
+    try:
+        os.symlink(text, name, dir_fd=folder)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        _put_hard_link(folder, temporary, blobs, text.rpartition(b"/")[2])
-    os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        _make_hard_link(folder, name, blobs, _blob_in(text))
 
 
-def _put_hard_link(folder: int, name: bytes, blobs: int, blob: bytes) -> None:
+def _make_hard_link(folder: int, name: bytes, blobs: int, blob: bytes) -> None:
     try:
         os.link(blob, name, src_dir_fd=blobs, dst_dir_fd=folder)
     except OSError as error:
@@ -144,3 +161,7 @@ def _put_hard_link(folder: int, name: bytes, blobs: int, blob: bytes) -> None:
             raise
         words = "this disk knows neither symbolic nor hard links, which a cache needs: use --layout local-dir"
         raise PlaceError(words) from error
+
+
+def _blob_in(text: bytes) -> bytes:
+    return text.rpartition(b"/")[2]
