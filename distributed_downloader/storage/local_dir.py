@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from distributed_downloader.cancel import Cancel
@@ -51,10 +52,16 @@ def _note(root: Root, base: tuple[bytes, ...], own: tuple[bytes, ...], commit: s
     """Write the metadata of a file, unless its name is too long for the library, too; return the folder."""
     *parents, name = names(file.path)
     folder = root.enter((*own, b"download", *parents))
-    etag = file.sha256 or file.git_sha1
-    if etag and len(name + _SUFFIX) <= LONGEST_NAME:
+    etag, written = file.sha256 or file.git_sha1, _written(root, (*base, *parents), name)
+    if etag and written is not None and len(name + _SUFFIX) <= LONGEST_NAME:
         # The clock of a file server may be ahead of ours.
-        written = os.stat(name, dir_fd=root.enter((*base, *parents)), follow_symlinks=False).st_mtime
         text = f"{commit}\n{etag}\n{max(time.time(), written)}\n"
         replace_file(folder, name + _SUFFIX, [text.encode()], sync=False)
     return folder
+
+
+def _written(root: Root, parents: tuple[bytes, ...], name: bytes) -> float | None:
+    """Return the Unix time at which a file was written; None if somebody has moved it away by now."""
+    with suppress(FileNotFoundError):
+        return os.stat(name, dir_fd=root.enter(parents, create=False), follow_symlinks=False).st_mtime
+    return None
