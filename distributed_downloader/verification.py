@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -127,13 +127,9 @@ def at_path(path: Path) -> list[Subject]:
     return []
 
 
-def _newest(found: Iterable[Found]) -> Iterator[Found]:
-    """Yield the newest manifest of each folder."""
-    seen = set[str]()
-    for each in found:
-        if (folder := folder_of(each.head.spec)) not in seen:
-            seen.add(folder)
-            yield each
+def _newest(found: Iterable[Found]) -> list[Found]:
+    """Return of each folder the manifest of what was fetched last."""
+    return [*{folder_of(each.head.spec): each for each in found}.values()]
 
 
 def _covers(root: Path, found: Found, path: Path) -> bool:

@@ -7,7 +7,9 @@ behind the commit.
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -15,7 +17,9 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
+
+from pydantic import Field
 
 from distributed_downloader.checks import Count, Model
 from distributed_downloader.descriptor import GitSha1, RepoFile, Sha256
@@ -26,12 +30,15 @@ from distributed_downloader.storage.disk import disk, open_folder, replace_file,
 from distributed_downloader.storage.partial import is_taken
 from distributed_downloader.storage.place import STATE
 
-_FORMAT = 1
+log = logging.getLogger(__name__)
+
 _STATE = [STATE.encode()]
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: No line of a manifest is longer: a path has 4,096 bytes at most, each of which JSON may write as six.
 _LONGEST = 32 * 1024
 _MOST_HEAD = 64
+#: What a disk says of something that is no manifest of ours: a link, a folder, or another user's.
+_FOREIGN = (errno.ELOOP, errno.EISDIR, errno.EACCES, errno.EPERM)
 #: Seconds for which another process may change a manifest before it counts as hanging.
 _PATIENCE = 60.0
 
@@ -39,7 +46,7 @@ _PATIENCE = 60.0
 class Entry(Model):
     """One file that was verified."""
 
-    path: str
+    path: str = Field(min_length=1)
     size: Count
     sha256: Sha256 | None = None
     git_sha1: GitSha1 | None = None
@@ -49,13 +56,12 @@ class Entry(Model):
     @classmethod
     def of(cls, file: RepoFile, at: float) -> Entry:
         """Return the entry of a file that was verified at a Unix time."""
-        moment = datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="seconds")
         return cls(
             path=file.path,
             size=file.size,
             sha256=file.sha256,
             git_sha1=file.git_sha1,
-            verified=moment.replace("+00:00", "Z"),
+            verified=_moment(at),
         )
 
     @property
@@ -67,7 +73,7 @@ class Entry(Model):
 class Head(Model):
     """What a manifest is about."""
 
-    format_version: int = _FORMAT
+    format_version: Literal[1] = 1
     repo_type: RepoType
     repo_id: RepoId
     #: The revision as the user named it.
@@ -80,12 +86,15 @@ class Head(Model):
     flat: bool = False
     #: Whether these are all files of the repo; else a job chose some.
     whole: bool
+    #: When a job put files there last, UTC as in RFC 3339; "" if none did, but only a check.
+    fetched: str = ""
 
     @classmethod
     def of(cls, spec: JobSpec, *, whole: bool) -> Head:
         """Return the head for what a job has put into its output folder."""
         shared = cls.model_fields.keys() & JobSpec.model_fields.keys()
-        return cls(whole=whole, **{name: getattr(spec, name) for name in shared})
+        fetched = "" if spec.check else _moment(time.time())
+        return cls(whole=whole, fetched=fetched, **{name: getattr(spec, name) for name in shared})
 
     @property
     def spec(self) -> JobSpec:
@@ -104,13 +113,18 @@ class Head(Model):
         )
 
 
+def _moment(at: float) -> str:
+    """Return a Unix time in UTC, as in RFC 3339."""
+    return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
 class Found(NamedTuple):
     """A manifest in an output folder."""
 
     name: str
     head: Head
-    #: Unix time at which it was written.
-    at: float
+    #: When files were fetched for it last, and the Unix time at which it was written: later ones are greater.
+    at: tuple[str, float]
 
 
 class Manifests:
@@ -127,18 +141,19 @@ class Manifests:
         path = self._root / STATE
         with disk(path), open_folder(self._root, _STATE) as folder, _locked(folder):
             name, old = self._name_of(folder, head)
-            merged = head if old is None else head.model_copy(update={"whole": head.whole or old.whole})
+            merged = _merged(folder, head, name, old) if old else head
             replace_file(folder, os.fsencode(name), self._lines(folder, merged, files, name if old else ""))
             sync_folder(folder)
 
     def find(self) -> list[Found]:
-        """Return all manifests that can be read, the newest of a repo first."""
+        """Return all that can be read, those of one folder in the order in which they were fetched."""
         where = disk(self._root / STATE)
         with where, suppress(FileNotFoundError), open_folder(self._root, _STATE, create=False) as folder:
             names = [name for name in os.listdir(folder) if name.endswith(".json")]  # noqa: PTH208 - a descriptor
             heads = {name: head for name in names if (head := _read_head(folder, name))}
-            found = [Found(name, head, os.stat(name, dir_fd=folder).st_mtime) for name, head in heads.items()]
-            return sorted(found, key=lambda each: (folder_of(each.head.spec), -each.at))
+            times = {name: os.stat(name, dir_fd=folder).st_mtime for name in heads}
+            found = [Found(name, head, (head.fetched, times[name])) for name, head in heads.items()]
+            return sorted(found, key=lambda each: (folder_of(each.head.spec), each.at))
         return []
 
     def entries(self, name: str) -> Iterator[Entry]:
@@ -164,7 +179,7 @@ class Manifests:
         yield from (f"{json.dumps(key)}: {json.dumps(value)},\n".encode() for key, value in fields)
         yield b'"files": [\n'
         before = b""
-        for entry in _united(files, _read_entries(folder, old) if old else iter(())):
+        for entry in _united(files, _legible(_read_entries(folder, old))) if old else files:
             yield before + entry.model_dump_json(exclude_none=True).encode()
             before = b",\n"
         yield b"\n]}\n" if before else b"]}\n"
@@ -177,6 +192,30 @@ def _united(files: Iterable[Entry], old: Iterator[Entry]) -> Iterator[Entry]:
         seen.add(hash(entry.path))
         yield entry
     yield from (entry for entry in old if hash(entry.path) not in seen)
+
+
+def _legible(entries: Iterator[Entry]) -> Iterator[Entry]:
+    """Yield what can be read of an old manifest: the rest must not keep a job from ending."""
+    try:
+        yield from entries
+    except RefusedError as error:
+        log.warning("%s; what it listed behind that is left out", error)
+
+
+def _merged(folder: int, head: Head, name: str, old: Head) -> Head:
+    """Return the head for what there is, and what comes to it."""
+    whole = head.whole or (old.whole and _is_sound(folder, name))
+    return head.model_copy(update={"whole": whole, "fetched": head.fetched or old.fetched})
+
+
+def _is_sound(folder: int, name: str) -> bool:
+    """Return whether a manifest can be read to its end."""
+    try:
+        for _ in _read_entries(folder, name):
+            pass
+    except RefusedError:
+        return False
+    return True
 
 
 @contextmanager
@@ -213,6 +252,10 @@ def _read_head(folder: int, name: str) -> Head | None:
         with _opened(folder, name) as file:
             return _parse_head(file)
     except (FileNotFoundError, ValueError):
+        return None
+    except OSError as error:
+        if error.errno not in _FOREIGN:
+            raise
         return None
 
 
