@@ -37,6 +37,10 @@ class RedisClosing:
         """Return how many files are on the NAS."""
         return self._number("delivered")
 
+    def flawed(self) -> int:
+        """Return how many files failed."""
+        return self._number("failed")
+
     def tell_extra(self, extra: Extra) -> None:
         """Say which files were found that are none of the job's, for whoever looks on."""
         self._client.scripts.run("extra", self._job, extra.model_dump_json())

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.descriptor import DoneFile, Extra
-from distributed_downloader.errors import LocalError, PlaceUnseenError
+from distributed_downloader.errors import LocalError, PlaceUnseenError, RefusedError
 from distributed_downloader.folders import Folders
 from distributed_downloader.models import DownloadTask, Layout, RepoFile
 from distributed_downloader.outcome import Finished
@@ -21,6 +21,7 @@ from distributed_downloader.storage import RepoFolder
 from distributed_downloader.storage.hf_cache import HfCache
 from distributed_downloader.storage.local_dir import leave_metadata
 from distributed_downloader.storage.manifest import Entry, Head, Manifests
+from distributed_downloader.storage.place import require_place
 from distributed_downloader.storage.survey import survey
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,9 @@ class JobFiles(Protocol):
     def delivered(self) -> int:
         """Return how many of them are on the NAS."""
 
+    def flawed(self) -> int:
+        """Return how many of them failed."""
+
 
 class Closings:
     """Runs the tasks that close jobs, for all slots of a worker."""
@@ -58,16 +62,17 @@ class Closings:
 
         Raises PlaceUnseenError where others may see these folders, TransferError, RedisUnavailableError.
         """
-        root = self._folders.output(task.spec)
+        root, job = self._folders.output(task.spec), self._jobs(task.token.job)
         done = partial(self._here, task, root)
-        head = Head.of(task.spec, whole=_is_whole(task))
+        is_here = any(True for _ in done())  # workers with folders of their own may have all of it
         if task.spec.check:
             self._survey(task, root, cancel)
-            self._note_checked(root, head, done())
-            return Finished()
-        self._settle(task, root, done, cancel)
-        self._write(root, head, done())
-        if self._jobs(task.token.job).delivered():
+        if is_here and task.spec.check:
+            self._note_checked(root, Head.of(task.spec, whole=_is_whole(task) and not job.flawed()), done())
+        elif is_here:
+            self._settle(task, root, done, cancel)
+            _write(root, Head.of(task.spec, whole=_is_whole(task)), done())
+        if job.delivered():
             self._write_at_nas(task, cancel)
         return Finished()
 
@@ -102,18 +107,11 @@ class Closings:
         folder = RepoFolder(root, spec, place=self._folders.place(spec))
         return (each for each in done if folder.size_of(each.file) == each.file.size)
 
-    def _write(self, root: Path, head: Head, done: Iterator[DoneFile]) -> None:
-        """Bring the manifest up to date, if any file is there."""
-        first = next(done, None)
-        if first:
-            entries = (Entry.of(each.file, each.at) for each in chain([first], done))
-            Manifests(root).write(head, entries)
-
     def _note_checked(self, root: Path, head: Head, done: Iterator[DoneFile]) -> None:
         """Note when files were checked, where that can be written: an archive may well be read-only."""
         try:
-            self._write(root, head, done)
-        except LocalError as error:
+            _write(root, head, done)
+        except (LocalError, RefusedError) as error:
             log.warning("the manifest stays as it was: %s", error)
 
     def _write_at_nas(self, task: DownloadTask, cancel: Cancel) -> None:
@@ -129,11 +127,17 @@ class Closings:
                     alive(each)
                     yield each
 
-            self._write(nas, head, living())
+            require_place(nas, seen)
+            _write(nas, head, living())
             return True
 
         if not unless_silent(write, cancel, _NAS_SILENT):
             raise PlaceUnseenError(f"{nas}: the NAS does not answer")
+
+
+def _write(root: Path, head: Head, done: Iterator[DoneFile]) -> None:
+    """Bring the manifest up to date."""
+    Manifests(root).write(head, (Entry.of(each.file, each.at) for each in done))
 
 
 def _is_whole(task: DownloadTask) -> bool:

@@ -1,4 +1,4 @@
-"""The manifest of an output folder: what it adds up to, and what becomes of one that was damaged or planted."""
+"""The manifest of an output folder: what it adds up to, and what becomes of one that was damaged."""
 
 from __future__ import annotations
 
