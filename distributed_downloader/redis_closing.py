@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from distributed_downloader.checks import number_or
@@ -20,10 +21,10 @@ class RedisClosing:
 
     def done(self) -> Iterator[DoneFile]:
         """Yield the files that are complete, in the order of the listing."""
-        hosts, made = self._files.hosts(), self._number("created_at") / 1000
+        hosts, made, now = self._files.hosts(), self._number("created_at") / 1000, time.time()
         for row in self._files.rows():
-            if row.done:
-                yield DoneFile(row.about.file, hosts.get(row.host, ""), made + row.second)
+            if row.done:  # an earlier version told no time, so what is found there may be any number
+                yield DoneFile(row.about.file, hosts.get(row.host, ""), min(made + row.second, now))
 
     def failed(self) -> Iterator[RepoFile]:
         """Yield the files that failed, in the order of the listing."""

@@ -109,11 +109,8 @@ class RedisFiles:
     def all(self, total: int, workers: Iterable[WorkerStatus]) -> Iterator[FileProgress]:
         """Yield the files of `total` tasks, in the order of the listing; `workers` tell how far they are."""
         places = self._places(workers)
-        with translated(self._client.address):
-            listed: Answer = self._redis.hlen(self._key("tasks"))
-        total = min(total, listed + _CHUNK)  # whatever somebody wrote: nobody waits for what is not there
-        for first in range(0, total, _CHUNK):
-            yield from self._chunk(range(first, min(first + _CHUNK, total)), places)
+        for tasks in self._chunks(total):
+            yield from self._chunk(tasks, places)
 
     def failed(self, failures: Mapping[int, Failure]) -> Iterator[FileProgress]:
         """Yield the files of these failures, which are told by task."""
@@ -129,10 +126,16 @@ class RedisFiles:
         """Yield how each file stands, in the order of the listing, as it lies in Redis."""
         with translated(self._client.address):
             about: Answer = self._redis.hmget(self._client.key(f"job:{self._job}"), ["total"])
-        total = number_or(about[0], 0)
+        for tasks in self._chunks(number_or(about[0], 0)):
+            yield from (row for row in self._rows(tasks) if row.line is not None and row.is_file)
+
+    def _chunks(self, total: int) -> Iterator[range]:
+        """Yield the tasks that one round trip reads, until all are read."""
+        with translated(self._client.address):
+            listed: Answer = self._redis.hlen(self._key("tasks"))
+        total = min(total, listed + _CHUNK)  # whatever somebody wrote: nobody waits for what is not there
         for first in range(0, total, _CHUNK):
-            rows = self._rows(range(first, min(first + _CHUNK, total)))
-            yield from (row for row in rows if row.line is not None and row.is_file)
+            yield range(first, min(first + _CHUNK, total))
 
     def hosts(self) -> dict[int, str]:
         """Return the hosts where files of the job lie, by the number that a row has."""

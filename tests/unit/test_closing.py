@@ -61,8 +61,8 @@ class Worker:
             (self.repo / path).parent.mkdir(parents=True, exist_ok=True)
             (self.repo / path).write_bytes(data)
 
-    def close(self, *, whole: bool = True, **changes: object) -> None:
-        about = Descriptor.of_closing(whole=whole)
+    def close(self, **changes: object) -> None:
+        about = Descriptor.of_closing(whole=True)
         job: JobSpec = spec().model_copy(update=changes)
         task = DownloadTask(token=Token(1, 9, 1), spec=job, about=about)
         Closings(self.folders, lambda _: self.files).run(task, Cancel())
