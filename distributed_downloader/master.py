@@ -107,7 +107,7 @@ def prepare(hub: Hub, request: JobRequest, rules: Rules | None = None) -> JobSpe
         endpoint=hub.endpoint,
         include=tuple(request.include) or name.include,
         exclude=tuple(request.exclude),
-        output_dir=_absolute(request.output_dir),
+        output_dir=absolute(request.output_dir),
         flat=request.flat,
         split_over=request.split_over,
         part_size=request.part_size,
@@ -120,7 +120,7 @@ def prepare(hub: Hub, request: JobRequest, rules: Rules | None = None) -> JobSpe
     return spec
 
 
-def _absolute(folder: str) -> str:
+def absolute(folder: str | Path) -> str:
     """Return a folder's path as all machines can use it; "" for none."""
     return f"/{normpath(Path(folder).expanduser().absolute()).lstrip('/')}" if folder else ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,17 +74,15 @@ class Standalone:
         cancel = cancel or Cancel()
         with cancel.closing(lambda: self._hub.stop(cancel.reason)):
             spec = self._master.prepare(request)
-            folder = RepoFolder(Path(spec.output_dir), spec)
-            folder.claim_folder()  # or say at once why not
-            with folder.alone(), self.working(spec, None, cancel) as looks:
+            with self.working(spec, None, cancel) as looks:
                 yield looks
 
     @contextmanager
     def working(
         self, spec: JobSpec, listing: Pages | None = None, cancel: Cancel | None = None
     ) -> Iterator[Iterator[JobStatus]]:
-        """Do one job, whoever else may use its folder; `listing` as for `MasterNode.submit`."""
-        with self._submission(spec, listing) as submission:
+        """Do one job; `listing` as for `MasterNode.submit`. A check may share the folder with anybody."""
+        with nullcontext() if spec.check else _alone(spec), self._submission(spec, listing) as submission:
             worker = self._worker(spec)
             with Background(worker) as background:
                 yield self._looks(submission, worker, background, cancel or Cancel())
@@ -138,6 +136,15 @@ class Standalone:
     def failures(self, job: JobStatus, limit: int = 20) -> list[Failure]:
         """Return the first files of the job that failed."""
         return self.view.failures(job.id, limit) if job.failed else []
+
+
+@contextmanager
+def _alone(spec: JobSpec) -> Iterator[None]:
+    """Keep others out of the repo's folder, or say at once why that cannot be."""
+    folder = RepoFolder(Path(spec.output_dir), spec)
+    folder.claim_folder()
+    with folder.alone():
+        yield
 
 
 def where(spec: JobSpec) -> Path:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from distributed_downloader.errors import NotFoundError
+from distributed_downloader.errors import FilesFailedError, NotFoundError
 from distributed_downloader.feed import CHUNK, Pages
 from distributed_downloader.layout import folder_of
-from distributed_downloader.models import Failure, JobSpec, JobStatus, RepoFile
+from distributed_downloader.master import absolute
+from distributed_downloader.models import Failure, JobSpec, JobState, JobStatus, RepoFile
 from distributed_downloader.plan import in_chunks
 from distributed_downloader.redis_closing import RedisClosing
 from distributed_downloader.storage.manifest import Found, Manifests
@@ -70,9 +72,12 @@ class Report:
 def verify(crew: Crew, subject: Subject, *, quick: bool, repair: bool) -> Report:
     """Check every file of a repo by its hash, or its size if `quick`; with `repair`, fetch what is not right.
 
-    Raises what `MasterNode.submit` does.
+    Raises what `MasterNode.submit` does, and FilesFailedError when somebody has stopped the check.
     """
     job = crew.work(_check(subject.spec, quick=quick), subject.listing() if subject.listing else None)
+    if job.state is JobState.CANCELLED:
+        count = f"{job.files_done} of {job.files} files"
+        raise FilesFailedError(f"the check, job {job.id}, was cancelled after {count}; run it again", {}, 0)
     report = Report(subject.spec, job.files, job.bytes_total, extra=job.extra, extra_count=job.extra_count)
     report.unchecked.update(subject.unchecked)
     _sort(report, crew.failures(job))
@@ -119,9 +124,9 @@ def at_path(path: Path) -> list[Subject]:
 
     `path` is an output folder, or the folder of one repo in it.
     """
-    inside = path.expanduser().absolute()
+    inside = Path(absolute(path))
     for root in (inside, *inside.parents):
-        if (root / STATE).is_dir():
+        if os.path.isdir(root / STATE):  # noqa: PTH112 - one that may not be looked at is none
             found = Manifests(root).find()
             return [_of_manifest(root, each) for each in _newest(found) if _covers(root, each, inside)]
     return []
@@ -155,11 +160,13 @@ def in_own_folders(job: JobStatus, files: RedisClosing, folders: Mapping[str, se
     nobody lives who could check any of it.
     """
     hosts = {done.host for done in files.done()}
-    places = {host: next(iter(found)) for host in hosts if len(found := folders.get(host, set())) == 1}
+    known = {host: folders.get(host, set()) - {""} for host in hosts}
+    places = {host: next(iter(found)) for host, found in known.items() if len(found) == 1}
     if not places:
+        seen = ", ".join(sorted(hosts)) or "no host yet"
         raise NotFoundError(
-            f"job {job.id} put its files into its workers' own folders, on {', '.join(sorted(hosts))}: "
-            "start a worker there, or run `hf-downloader verify FOLDER` there"
+            f"job {job.id} put its files into its workers' own folders, on {seen}: "
+            "start one worker there, or run `hf-downloader verify FOLDER` there"
         )
     lost = {
         done.file.path: f"it lies on {done.host}, where not exactly one folder of a living worker is known"

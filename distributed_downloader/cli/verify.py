@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from distributed_downloader.cli.app import App
     from distributed_downloader.models import JobStatus
     from distributed_downloader.verification import Report, Subject
+
+
+#: What only REPO leaves open.
+_OF_REPO = ("repo_type", "revision", "layout")
 
 
 @click.command("verify")
@@ -46,7 +51,7 @@ def command(
 
     JOB is the number of a job: its files are checked where it put them. PATH is an output folder, or a
     repo's folder in one: its manifest says what should be there, so no hub is asked, even years later. REPO
-    is checked in --output-dir against the hub, or where its newest job put it.
+    is checked where its newest job put it, or in --output-dir against the hub.
 
     The files are tasks for the workers of the fleet; without Redis or workers, this machine reads them.
     Exit code 0 if all is right by now, 1 if something is missing, wrong or unreadable; what is extra does not
@@ -86,25 +91,32 @@ def _subjects(
     from distributed_downloader.errors import NotFoundError
     from distributed_downloader.verification import at_path
 
-    path = Path(target).expanduser()
-    if path.is_dir() and (found := at_path(path)):
-        return [_chosen(subject, options) for subject in found]
+    path = os.path.expanduser(target)  # noqa: PTH111 - leaves what it does not know
+    others = {"output_dir": output_dir, **{name: options[name] for name in _OF_REPO}}
+    if os.path.isdir(path) and (found := at_path(Path(path))):  # noqa: PTH112 - whatever the name
+        return _chosen(target, found, others, options)
     if target.isdigit():
-        return _of_job(app, app.view.job(int(target)), fleet=fleet)
-    if path.is_absolute() or target.startswith((".", "~")):
+        return _chosen(target, _of_job(app, app.view.job(int(target)), fleet=fleet), others, options)
+    if target.startswith(("/", ".", "~")):
         raise NotFoundError(
             f"{target} has no manifest that says what should be there; name the repo instead: "
             "`hf-downloader verify org/name -o FOLDER`"
         )
-    if fleet and not output_dir and (jobs := _jobs_of(app, target)):
-        return _of_job(app, jobs[-1], fleet=True)
+    if fleet and not any(others.values()) and (jobs := _jobs_of(app, target)):
+        return _chosen(target, _of_job(app, jobs[-1], fleet=True), others, options)
     return [_of_repo(app, target, output_dir or app.config.app.output_dir, **options)]
 
 
-def _chosen(subject: Subject, options: dict[str, Any]) -> Subject:
-    """Check only those files of a manifest that --include and --exclude name."""
-    chosen = {"include": tuple(options["include"]), "exclude": tuple(options["exclude"])}
-    return subject._replace(spec=subject.spec.model_copy(update=chosen))
+def _chosen(
+    target: str, subjects: list[Subject], others: dict[str, Any], options: dict[str, Any]
+) -> list[Subject]:
+    """Check only what --include and --exclude name; raises UsageError for `others`, which are for REPO."""
+    from distributed_downloader.errors import UsageError
+
+    if given := [f"--{name.replace('_', '-')}" for name, value in others.items() if value]:
+        raise UsageError(f"{given[0]} is for REPO; what {target} means has it already")
+    chosen = {name: tuple(options[name]) for name in ("include", "exclude") if options[name]}
+    return [each._replace(spec=each.spec.model_copy(update=chosen)) for each in subjects]
 
 
 def _jobs_of(app: App, name: str) -> list[JobStatus]:

@@ -10,8 +10,9 @@ from distributed_downloader.verification import Report
 
 def lines(report: Report) -> Iterator[str]:
     """Yield a line for each file that is not as it should be, and one that sums up."""
+    repaired = {*report.repaired}
     for word, path, why in _flaws(report):
-        again = ": repaired" if path in report.repaired else ""
+        again = ": repaired" if path in repaired else ""
         yield f"{word:<9} {units.safe(path)}{': ' if why else ''}{units.safe(why)}{again}"
     name = f"{units.repo(report.spec)} ({report.spec.commit[:8]})"
     yield f"{name} in {where(report)}: {', '.join(_sums(report))}"

@@ -17,7 +17,7 @@ from distributed_downloader.errors import ConflictError, CorruptError, RefusedEr
 from distributed_downloader.layout import folder_of
 from distributed_downloader.models import JobSpec, RepoFile
 from distributed_downloader.outcome import Published
-from distributed_downloader.storage.disk import disk, open_folder
+from distributed_downloader.storage.disk import disk, is_link, open_folder
 from distributed_downloader.storage.durable import make_durable
 from distributed_downloader.storage.partial import Partial, host_tag, is_taken
 from distributed_downloader.storage.place import (
@@ -144,11 +144,20 @@ class RepoFolder:
         with disk(target):
             fd = self._open_published(target)
             if fd is None:
-                return Flaw("missing", "there is no such file")
+                return self._absence(target)
             try:
                 return _flaw_of(fd, file, cancel, progress, quick=quick)
             finally:
                 os.close(fd)
+
+    def _absence(self, target: Target) -> Flaw:
+        """Return why a published file cannot be opened."""
+        if target is self._missing:
+            return Flaw("missing", "there is no such file")
+        with self._open as root, suppress(FileNotFoundError):
+            if is_link(root.enter(target.parents, create=False), target.name):
+                return Flaw("wrong", "it is a symbolic link, and none is followed")
+        return Flaw("missing", "there is no such file")
 
     def size_of(self, file: RepoFile) -> int | None:
         """Return how many bytes the file has that has the name, right or wrong; None if there is none."""

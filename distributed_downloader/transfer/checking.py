@@ -8,7 +8,7 @@ from pathlib import Path
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.errors import FlawError
 from distributed_downloader.folders import Folders
-from distributed_downloader.layout import shown_folder
+from distributed_downloader.layout import file_of, shown_folder
 from distributed_downloader.models import DownloadTask, Layout
 from distributed_downloader.outcome import Finished
 from distributed_downloader.storage import Flaw, RepoFolder
@@ -36,11 +36,11 @@ class Checks:
 
 def _unshown(task: DownloadTask, root: Path) -> Flaw | None:
     """Return what is wrong with the name in a cache that leads to a blob which is right; None if nothing."""
-    if task.spec.layout is not Layout.HF_CACHE:
+    spec, file = task.spec, task.file
+    if spec.layout is not Layout.HF_CACHE:
         return None
-    shown = root / shown_folder(task.spec) / task.file.path
     try:
-        right = shown.stat().st_size == task.file.size
+        leads = (root / shown_folder(spec) / file.path).samefile(root / file_of(spec, file))
     except OSError:
-        right = False
-    return None if right else Flaw("missing", "no name in the snapshot leads to its blob")
+        return Flaw("missing", "no name in the snapshot leads to its blob")
+    return None if leads else Flaw("wrong", "its name in the snapshot does not lead to its blob")
