@@ -16,8 +16,9 @@ import pytest
 from distributed_downloader.cancel import Cancel
 from distributed_downloader.errors import PlaceError, PlaceUnseenError, RefusedError, StoppedError
 from distributed_downloader.models import JobSpec, Layout, RepoFile, RepoType
-from distributed_downloader.storage import RepoFolder, hf_cache, sweep
+from distributed_downloader.storage import RepoFolder, hf_cache
 from distributed_downloader.storage.hf_cache import HfCache
+from distributed_downloader.storage.leftovers import sweep
 from tests.hub.sample import tree
 from tests.unit.test_storage import spec as plain_spec
 

@@ -13,7 +13,7 @@ import pytest
 
 from distributed_downloader.errors import PlaceError, RefusedError
 from distributed_downloader.models import JobSpec, Layout, RepoFile, RepoType
-from distributed_downloader.storage import sweep
+from distributed_downloader.storage.leftovers import sweep
 from distributed_downloader.storage.manifest import Entry, Head, Manifests
 from distributed_downloader.verification import at_path
 from tests.unit.test_storage import spec
