@@ -50,6 +50,8 @@ class Entry(Model):
     size: Count
     sha256: Sha256 | None = None
     git_sha1: GitSha1 | None = None
+    #: As in RepoFile: where all files lie in one folder, its name there tells it from another one's.
+    clash: bool | None = None
     #: When its bytes were verified last: UTC, as in RFC 3339.
     verified: str
 
@@ -61,13 +63,15 @@ class Entry(Model):
             size=file.size,
             sha256=file.sha256,
             git_sha1=file.git_sha1,
+            clash=file.clash or None,
             verified=_moment(at),
         )
 
     @property
     def file(self) -> RepoFile:
         """The file as the hub listed it."""
-        return RepoFile(path=self.path, size=self.size, sha256=self.sha256, git_sha1=self.git_sha1)
+        told = self.model_dump(exclude={"verified"}, exclude_none=True)
+        return RepoFile(**told)
 
 
 class Head(Model):

@@ -12,6 +12,8 @@ from distributed_downloader.layout import file_of, shown_folder
 from distributed_downloader.models import DownloadTask, Layout
 from distributed_downloader.outcome import Finished
 from distributed_downloader.storage import Flaw, RepoFolder
+from distributed_downloader.storage.nas import NasFolder
+from distributed_downloader.storage.place import read_place
 from distributed_downloader.transfer.engine import Progress
 
 
@@ -28,10 +30,16 @@ class Checks:
         root = self._folders.output(spec)
         folder = RepoFolder(root, spec, place=self._folders.place(spec))
         flaw = folder.flaw(file, cancel, progress, quick=spec.check == "size") or _unshown(task, root)
-        if flaw and not (flaw.found == "missing" and self._on_nas(task, cancel)):
+        if flaw and not (flaw.found == "missing" and self._is_elsewhere(task, root, cancel)):
             raise FlawError(f"{file.path}: {flaw.found}: {flaw.why}", flaw.found)
         progress(file.size)
         return Finished()
+
+    def _is_elsewhere(self, task: DownloadTask, root: Path, cancel: Cancel) -> bool:
+        """Return whether a file is right under a flat name in this folder, or on this worker's NAS."""
+        if task.spec.flat and read_place(root) and NasFolder(root, task.spec).look(task.file, cancel):
+            return True
+        return self._on_nas(task, cancel)
 
 
 def _unshown(task: DownloadTask, root: Path) -> Flaw | None:

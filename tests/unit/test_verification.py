@@ -16,6 +16,7 @@ from distributed_downloader.descriptor import DoneFile
 from distributed_downloader.display import report as shown
 from distributed_downloader.errors import FilesFailedError, FlawError, NotFoundError
 from distributed_downloader.folders import Folders
+from distributed_downloader.master import plan_of
 from distributed_downloader.models import (
     Descriptor,
     DownloadTask,
@@ -29,6 +30,8 @@ from distributed_downloader.models import (
 from distributed_downloader.redis_closing import RedisClosing
 from distributed_downloader.storage import RepoFolder
 from distributed_downloader.storage.manifest import Entry, Head, Manifests
+from distributed_downloader.storage.nas import NasFolder
+from distributed_downloader.storage.place import make_place
 from distributed_downloader.transfer.checking import Checks
 from distributed_downloader.verification import Report, Subject, at_path, in_own_folders, verify
 from tests.unit.test_hf_cache import CONTENT, Cache, listed
@@ -189,6 +192,30 @@ def test_what_is_wrong_with_a_file_is_told(tmp_path: Path, damage: Any, found: s
 
 def test_a_file_that_went_to_the_nas_is_not_missing(tmp_path: Path) -> None:
     check(tmp_path, spec(), listed({"a": b"{}"})[0], on_nas=True)
+
+
+def test_a_nas_without_folders_is_verified_by_its_manifest_alone(tmp_path: Path) -> None:
+    make_place(tmp_path, create_root=True)
+    job = spec().model_copy(update={"flat": True})
+    files = [
+        listed({"a/config.json": b"{}"})[0],
+        listed({"b/config.json": b"[]"})[0].model_copy(update={"clash": True}),
+    ]
+    for file, data in zip(files, (b"{}", b"[]"), strict=True):
+        path = NasFolder(tmp_path, job).path_of(file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    # Not in the order of the listing, which gave them their names.
+    Manifests(tmp_path).write(Head.of(job, whole=True), [Entry.of(file, 0) for file in reversed(files)])
+    (subject,) = at_path(tmp_path)
+    assert subject.listing
+    pages = [*plan_of(subject.spec).pages(subject.listing())]
+    assert pages == [[*reversed(files)]]
+    for file in files:
+        check(tmp_path, subject.spec, file)
+        NasFolder(tmp_path, job).path_of(file).write_bytes(b"()")
+        with pytest.raises(FlawError):
+            check(tmp_path, subject.spec, file)
 
 
 @pytest.mark.parametrize("hard", [False, True])
