@@ -1,4 +1,4 @@
-"""What all tests share: how Python starts, and that no command leaves its log to the next test."""
+"""What all tests share: how Python starts, what runs first, and that no log is left to the next test."""
 
 from __future__ import annotations
 
@@ -22,3 +22,12 @@ def log_as_before() -> Iterator[None]:
     yield
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
+
+
+#: They mostly wait, for leases and faults: others have the processor meanwhile, unless these come last.
+_FIRST = ("test_slurm.py", "test_chaos.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put first what takes long."""
+    items.sort(key=lambda item: item.path.name not in _FIRST)
