@@ -1,8 +1,9 @@
 """How long it takes a fleet to verify what lies on disk, with one worker and with two.
 
-2 GiB in 8 files are fetched once, and then verified by workers of one slot each, against hashlib in one process
-that reads the same files one after the other. All of it is in memory by then: what is measured is hashing, and
-how evenly the fleet shares it. Progress goes to standard error, the report (Markdown) to standard output.
+2 GiB in 8 files are fetched once, and then verified by workers of one slot each, against hashlib in one
+process that reads the same files one after the other. All of it is in memory by then: what is measured is
+hashing, and how evenly the fleet shares it. Progress goes to standard error, the report (Markdown) to
+standard output.
 """
 
 from __future__ import annotations
