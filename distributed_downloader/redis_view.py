@@ -157,8 +157,9 @@ class RedisView:
     def overdue(self) -> list[str]:
         """Return the workers whose lease is over, and whom nobody has declared dead yet."""
         with translated(self._client.address):
-            seconds, _ = self._redis.time()
-            found: Answer = self._redis.zrangebyscore(self._key("workers"), "-inf", f"({seconds * 1000}")
+            seconds, micros = self._redis.time()
+            now = seconds * 1000 + micros // 1000
+            found: Answer = self._redis.zrangebyscore(self._key("workers"), "-inf", f"({now}")
         return [str(worker) for worker in found]
 
     def _without_done(self, workers: Iterable[WorkerStatus]) -> list[WorkerStatus]:

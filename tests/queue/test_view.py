@@ -545,3 +545,13 @@ def test_a_listing_that_still_grows(client: RedisClient, view: RedisView) -> Non
     first = next(reading)
     client.submit(job, 2, files(1, 2), "more")
     assert [first.path, *(file.path for file in reading)] == ["f0", "f1"]
+
+
+def test_a_worker_is_overdue_from_the_end_of_its_lease_on(client: RedisClient) -> None:
+    a_worker(client)
+    view = RedisView(client)
+    for over in (-60_000, 5):
+        seconds, micros = client.commands.time()
+        end = seconds * 1000 + micros // 1000 - over
+        client.commands.zadd(client.key("workers"), {"w1": end})
+        assert view.overdue() == (["w1"] if over > 0 else []), f"{over} ms after its end"
