@@ -171,6 +171,6 @@ def _subfolders(root: Path, parts: tuple[bytes, ...]) -> list[tuple[bytes, ...]]
 
 
 def _room_of(folder: int, name: str) -> int:
-    """Return how many bytes a file takes, or a folder's own files."""
+    """Return how many bytes a file takes on disk; of a folder, what is in it does not count."""
     info = os.stat(name, dir_fd=folder, follow_symlinks=False)
     return info.st_blocks * 512
